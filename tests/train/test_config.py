@@ -100,6 +100,9 @@ def test_override_reads_yaml_values() -> None:
     assert config.learning_rate == pytest.approx(1e-4)
     assert config.model_options == {"norm": "instance"}
     assert config.augment is False
+    assert config.override(["rates.encoder.*=0.1", "rates.encoder.0.*=0", "optimiser=adamw"]).rates == {
+        "encoder.*": 0.1, "encoder.0.*": 0.0,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -137,7 +140,7 @@ def test_plan_decides_everything_and_keeps_what_is_stated() -> None:
     undecided = {name for name, value in config.to_dict().items() if value is None}
     split = {"validation", "folds", "split", "subject_pattern", "axes", "rate"}
     data = {"class_weights", "ignore_label", "regions", "slices", "slice_axis"}
-    assert undecided <= {"epochs", "validate_every", "weights", *data, *split}
+    assert undecided <= {"epochs", "validate_every", "weights", "ema", "patience", *data, *split}
     again = plan_run(config, dims=3, channels=1, sizes=sizes)
     assert again == config
 
@@ -184,6 +187,8 @@ def test_schedule_rises_falls_and_ends_low() -> None:
     assert rates[-1] == pytest.approx(0.01)
     assert all(a >= b for a, b in pairwise(rates[10:]))
     assert learning_rate(config.override(["schedule=constant"]), 0.9) == 1.0
+    poly = config.override(["schedule=poly"])
+    assert learning_rate(poly, 0.55) == pytest.approx(0.5**0.9) and learning_rate(poly, 1.0) == 0.0
 
 
 def test_fraction_counts_steps_or_the_clock() -> None:

@@ -142,10 +142,17 @@ def test_workers_and_checkpoint_pace_change_nothing(tmp_path: Path, unbroken: Pa
     assert essence(tmp_path / "run") == essence(unbroken)
 
 
-@pytest.mark.parametrize("optimiser", ["adam", "sgd"])
-def test_resumed_segmentation_is_bit_equal(tmp_path: Path, volumes: Path, optimiser: str) -> None:
-    whole = segment(volumes, tmp_path / "whole", optimiser=optimiser)
-    broken = segment(volumes, tmp_path / "broken", optimiser=optimiser)
+@pytest.mark.parametrize(
+    "entries",
+    [
+        {"optimiser": "adam"},
+        {"optimiser": "sgd"},
+        {"accumulate": 2, "ema": 0.9, "schedule": "poly", "rates": {"encoder.*": 0.1, "encoder.0.conv1.*": 0}},
+    ],
+)
+def test_resumed_segmentation_is_bit_equal(tmp_path: Path, volumes: Path, entries: dict[str, Any]) -> None:
+    whole = segment(volumes, tmp_path / "whole", **entries)
+    broken = segment(volumes, tmp_path / "broken", **entries)
     fit(whole)
     fit(broken, on_progress=stop_at(3))
     fit(broken, resume=True, on_progress=stop_at(6))  # the last phase, where statistics are fixed

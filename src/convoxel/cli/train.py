@@ -11,7 +11,7 @@ import typer
 from convoxel.cli.options import Axes, IgnoreLabel, Json, Rate, Regions, ResampleLabels, Threads
 from convoxel.cli.parsing import parse_regions, parse_share, parse_sizes
 from convoxel.cli.progress import Meter
-from convoxel.cli.screen import Screen, by_class, command_line, duration, emit, number
+from convoxel.cli.screen import Screen, by_class, command_line, duration, emit, number, plural
 from convoxel.errors import ConfigError, ConvoxelError
 
 if TYPE_CHECKING:
@@ -204,6 +204,7 @@ def _finish(config: TrainConfig, result: RunResult, screen: Screen, json: bool) 
     summary: dict[str, object] = {
         "run": str(result.path),
         "interrupted": result.interrupted,
+        "early": result.early,
         "metric_name": metric,
         "best_metric": result.best_metric,
         "per_class": result.metrics.get("per_class", {}),
@@ -232,6 +233,8 @@ def _finish(config: TrainConfig, result: RunResult, screen: Screen, json: bool) 
         f"Best on the validation part: {metric} {number(result.metrics.get('metric'))}{by_class(classes)}", "bold"
     )
     screen.table(f"class|>{metric}", ((name, number(value)) for name, value in classes.items()))
+    if result.early:
+        screen.say(f"Ended early: {plural(config.patience or 1, 'validation')} brought no better {metric}.")
     screen.say(f"Trained {duration(result.seconds)}, {result.steps} steps. The run lies in {result.path}")
     summary["report"] = str(write_report(result.path))
     screen.say(f"Report: {summary['report']}")

@@ -26,9 +26,13 @@ def slow_statistics(model: nn.Module) -> None:
 
 
 def set_mode(model: nn.Module, fraction: float) -> None:
-    """Put ``model`` into the training mode of ``fraction`` of the run."""
+    """Put ``model`` into the training mode of ``fraction`` of the run; frozen normalisations keep their statistics."""
     model.train()
-    if fraction >= FIXED_FROM:
-        for module in model.modules():
-            if isinstance(module, _BatchNorm):
-                module.eval()
+    for module in model.modules():
+        if isinstance(module, _BatchNorm) and (fraction >= FIXED_FROM or _is_frozen(module)):
+            module.eval()
+
+
+def _is_frozen(module: nn.Module) -> bool:
+    parameters = list(module.parameters())
+    return bool(parameters) and not any(parameter.requires_grad for parameter in parameters)

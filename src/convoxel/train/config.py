@@ -87,7 +87,9 @@ class TrainConfig(BaseModel):
         slices: odd number of neighbouring slices of a volume that a 2-D network sees as channels, to segment the middle
             one (2.5-D; 1: each slice by itself) (default none: a 3-D network sees volumes).
         slice_axis: axis of the network's grid across which these slices follow each other (the thickest).
-        batch_size: samples in a training step.
+        batch_size: samples that the network sees at once.
+        accumulate: batches whose gradients one step adds up, so that it sees ``accumulate`` times ``batch_size``
+            samples in the memory of one batch (default 1). Normalisation and Dice are still those of a batch.
         foreground: share of patches that are centred near a labelled voxel (default 0.8).
         spacing: distance between voxels along each axis in mm (between samples of a signal in s), to which images are
             resampled, or "keep" (default: the median of the training images; to classify, "keep").
@@ -99,11 +101,18 @@ class TrainConfig(BaseModel):
         epochs: number of epochs.
         steps_per_epoch: optimiser steps in an epoch.
         learning_rate: largest learning rate (2e-3 for Adam, 0.05 for SGD).
-        optimiser: "adam" or "sgd" (default "adam").
-        schedule: course of the learning rate, "cosine" or "constant" (default "cosine").
+        optimiser: "adam" (also "adamw": its weight decay is decoupled) or "sgd" (Nesterov momentum 0.9) (default
+            "adam").
+        schedule: course of the learning rate, "cosine", "poly" (nnU-Net's) or "constant" (default "cosine").
         warmup: share of the run in which the learning rate rises (default 0.02).
         weight_decay: decoupled weight decay of Adam, or L2 decay of SGD (default 1e-4).
         clip: largest norm of the gradient; None does not clip (default 5).
+        rates: factor of the learning rate by pattern of weight names, such as ``{"encoder.*": 0.1}`` to tune; 0
+            freezes the weights and the statistics of their normalisation. Of several patterns that fit a name, the
+            longest holds (default none).
+        ema: share of the running mean that a step keeps, such as 0.999: then means of the weights over the steps are
+            validated, kept and predict, which are steadier than those of the last step (default none).
+        patience: validations without a better metric after which the run ends before its time (default none).
         constraints: constraints of kernels (default none).
         loss: loss by its word, such as "dice_focal"; ``convoxel train --loss list`` shows all with their terms (default
             "dice_ce" to segment, "ce" to classify, "bce" where an image may have several classes, "mse" to regress).
@@ -168,6 +177,7 @@ class TrainConfig(BaseModel):
     slices: int | None = Field(default=None, ge=1, le=99)
     slice_axis: int | None = Field(default=None, ge=0, le=2)
     batch_size: int | None = Field(default=None, ge=1, le=4096)
+    accumulate: int = Field(default=1, ge=1, le=4096)
     foreground: float = Field(default=0.8, ge=0, le=1)
     spacing: Literal["keep"] | tuple[float, ...] | None = None
     orientation: Literal["ras", "keep"] | None = None
@@ -179,11 +189,16 @@ class TrainConfig(BaseModel):
     steps_per_epoch: int | None = Field(default=None, ge=1)
 
     learning_rate: float | None = Field(default=None, gt=0, le=100)
-    optimiser: Literal["adam", "sgd"] = "adam"
-    schedule: Literal["cosine", "constant"] = "cosine"
+    optimiser: Annotated[Literal["adam", "sgd"], BeforeValidator(lambda word: "adam" if word == "adamw" else word)] = (
+        "adam"
+    )
+    schedule: Literal["cosine", "poly", "constant"] = "cosine"
     warmup: float = Field(default=0.02, ge=0, lt=1)
     weight_decay: float = Field(default=1e-4, ge=0, lt=1)
     clip: float | None = Field(default=5.0, gt=0)
+    rates: dict[_Name, Annotated[float, Field(ge=0, le=100)]] = Field(default_factory=dict)
+    ema: float | None = Field(default=None, gt=0, lt=1)
+    patience: int | None = Field(default=None, ge=1)
     constraints: ConstraintConfig = Field(default_factory=ConstraintConfig)
     loss: str | None = None
     loss_options: dict[str, float] = Field(default_factory=dict)
@@ -261,6 +276,11 @@ class TrainConfig(BaseModel):
     @classmethod
     def _check_loss_options(cls, value: object) -> object:
         return {} if value is None else value
+
+    @field_validator("rates", mode="before")
+    @classmethod
+    def _check_rates(cls, value: object) -> object:
+        return {} if value is None else _join_names(value) if isinstance(value, dict) else value
 
     @field_validator("class_weights", mode="before")
     @classmethod
@@ -443,6 +463,15 @@ class TrainConfig(BaseModel):
         if stated.get("loss", stored.loss) != stored.loss:  # the numbers of another loss do not belong to it
             entries.update({name: stated.get(name) for name in ("loss_options", "class_weights")})
         return TrainConfig.build(**entries)
+
+
+def _join_names(entries: dict[Any, Any]) -> dict[str, Any]:
+    """Return entries whose names hold points, which ``rates.encoder.0=0.1`` gives as entries within entries."""
+    found: dict[str, Any] = {}
+    for name, value in entries.items():
+        inner = _join_names(value) if isinstance(value, dict) else {"": value}
+        found.update({f"{name}.{rest}" if rest else str(name): each for rest, each in inner.items()})
+    return found
 
 
 # Entries that hold entries of their own.

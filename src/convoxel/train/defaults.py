@@ -75,7 +75,7 @@ def plan_run(
     chosen["batch_size"] = config.batch_size or batch
     if config.steps_per_epoch is None:
         # Volumes give many patches each; at least 32 steps keep the bookkeeping of an epoch cheap.
-        steps = math.ceil(len(sizes) / chosen["batch_size"])
+        steps = math.ceil(len(sizes) / (chosen["batch_size"] * config.accumulate))
         chosen["steps_per_epoch"] = max(steps, 32) if segment else steps
     if config.minutes is None and config.epochs is None:
         chosen["minutes"] = _DEFAULT_MINUTES

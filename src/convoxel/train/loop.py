@@ -7,8 +7,9 @@ save, and in runs limited by minutes how far the schedule has come.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,11 +27,19 @@ from convoxel.train.batch_norm import set_mode
 from convoxel.train.config import TrainConfig
 from convoxel.train.interrupt import Interrupt
 from convoxel.train.loss import Loss
-from convoxel.train.optimisation import add_penalty, hold_constraints, learning_rate, measure_fraction, steps_total
+from convoxel.train.optimisation import (
+    add_penalty,
+    hold_constraints,
+    learning_rate,
+    measure_fraction,
+    set_rates,
+    steps_total,
+)
 from convoxel.train.pace import VALIDATION_OVERLAP, now
 from convoxel.train.run_network import model_tensors
 from convoxel.train.training_batch import Batch, Batches
 from convoxel.train.training_run import OnPlan, TrainingRun, finish_run, open_run, resume_run
+from convoxel.train.training_state import ValidationRow
 from convoxel.train.training_step import build_step_loss, compute_loss, plan_step, watch_memory
 from convoxel.train.watch import LossWatch, watch_classes
 
@@ -56,6 +65,7 @@ class RunResult:
         steps: optimiser steps taken.
         metric_name: name of that metric, "mean Dice", "accuracy" or "mean AUC".
         interrupted: True if a signal ended it; ``resume=True`` goes on.
+        early: True if it ended before its time, since ``patience`` validations were no better.
         signal: number of that signal, else None.
         warnings: sentences about what went wrong in training; they were also given as ``RuntimeWarning``.
     """
@@ -68,6 +78,7 @@ class RunResult:
     interrupted: bool
     metric_name: str
     signal: int | None = None
+    early: bool = False
     warnings: tuple[str, ...] = ()
 
 
@@ -118,7 +129,9 @@ def fit(
         run.state.prepared_s += now() - begun_s
         clock = Clock(run, tell)
         batches = Batches(run.dataset.train, run.config, run.facts, plan_step(run.config))
-        _train(run, stack.enter_context(contextlib.closing(batches.iterate(run.state.step))), clock, interrupt)
+        first = run.state.step * run.config.accumulate
+        _train(run, stack.enter_context(contextlib.closing(batches.iterate(first))), clock, interrupt)
+        early = interrupt.received is None and run.state.fraction < 1.0
         metrics: Options = run.state.history[-1] if run.state.history else {}
         if interrupt.received is None:
             clock.tell("evaluate")
@@ -127,9 +140,8 @@ def fit(
             clock.tell("done")
         state, signal = run.state, interrupt.received
         figures = (state.best_metric, state.prepared_s + state.elapsed_s, state.step)
-        return RunResult(
-            run.folder, metrics, *figures, signal is not None, clock.metric_name, signal, tuple(state.warnings.values())
-        )
+        told = signal, early, tuple(state.warnings.values())
+        return RunResult(run.folder, metrics, *figures, signal is not None, clock.metric_name, *told)
 
 
 @contextlib.contextmanager
@@ -231,7 +243,7 @@ def _train(run: TrainingRun, batches: Iterator[Batch], clock: Clock, interrupt: 
     clock.advance()
     while interrupt.received is None:
         # A limit that has room for a step, by what was measured before, gives that step.
-        done = state.fraction >= 1.0 and state.step > 0
+        done = (state.fraction >= 1.0 and state.step > 0) or _is_out_of_patience(config, state.history)
         if _validation_due(run, clock, done):
             with contextlib.suppress(_Stopped):
                 _validate(run, clock, interrupt)
@@ -240,9 +252,9 @@ def _train(run: TrainingRun, batches: Iterator[Batch], clock: Clock, interrupt: 
         else:
             begun_s = now()
             with watch_memory(config):
-                loss = _step(run, next(batches), criterion)
+                loss = _step(run, batches, criterion)
             losses.add(state, loss, learning_rate(config, state.fraction))
-            clock.epoch_samples += config.batch_size or 1
+            clock.epoch_samples += config.accumulate * (config.batch_size or 1)
             clock.advance()
             clock.tell("train")
             if now() - clock.saved >= config.checkpoint_seconds:
@@ -253,28 +265,42 @@ def _train(run: TrainingRun, batches: Iterator[Batch], clock: Clock, interrupt: 
     _save(run, clock)
 
 
-def _step(run: TrainingRun, batch: Batch, criterion: Loss) -> float:
-    """Update the weights once, with the learning rate of the run's fraction, and return the loss."""
+def _is_out_of_patience(config: TrainConfig, history: Sequence[ValidationRow]) -> bool:
+    """Return whether the last ``patience`` validations were no better than the best before them."""
+    if config.patience is None:
+        return False
+    metrics = [-math.inf if row["metric"] is None else row["metric"] for row in history]
+    return len(metrics) > config.patience and max(metrics[-config.patience :]) <= max(metrics[: -config.patience])
+
+
+def _step(run: TrainingRun, batches: Iterator[Batch], criterion: Loss) -> float:
+    """Update the weights once, with the learning rate of the run's fraction, and return the batches' mean loss."""
     config, state = run.config, run.state
     # Dropout and the like draw from this generator; seeding it here makes them functions of the step's number.
     words = np.random.SeedSequence([config.seed, 3, state.step]).generate_state(1, np.uint64)
     torch.manual_seed(int(words[0]))
     set_mode(run.model, state.fraction)
-    for group in state.optimiser.param_groups:
-        group["lr"] = learning_rate(config, state.fraction)
-    loss = compute_loss(run.forward, batch, criterion, plan_step(config))
+    set_rates(config, state.optimiser, state.fraction)
     state.optimiser.zero_grad(set_to_none=True)
-    state.scaler.scale(add_penalty(config, run.model, loss)).backward()
+    losses: list[torch.Tensor] = []
+    names: list[str] = []
+    for batch in itertools.islice(batches, config.accumulate):
+        loss = compute_loss(run.forward, batch, criterion, plan_step(config))
+        state.scaler.scale(add_penalty(config, run.model, loss) / config.accumulate).backward()
+        losses.append(loss.detach())
+        names += batch.names
     state.scaler.unscale_(state.optimiser)
     limit = config.clip if config.clip is not None else math.inf
     norm = torch.nn.utils.clip_grad_norm_(run.model.parameters(), limit)
-    value, length = map(float, torch.stack([loss.detach(), norm]).tolist())  # a GPU is waited for once
+    value, length = map(float, torch.stack([torch.stack(losses).mean(), norm]).tolist())  # a GPU is waited for once
     finite = math.isfinite(value) and math.isfinite(length)
     if finite or (math.isfinite(value) and state.scaler.get_scale() > 1.0):
         state.scaler.step(state.optimiser)  # leaves out an update whose scaled gradient overflows
         state.scaler.update()  # and scales the next loss less
         hold_constraints(config, run.model)
         state.step += 1
+        if state.mean is not None:
+            state.mean.update(run.model, state.step)
         state.loss_sum += value
         state.loss_count += 1
         return value
@@ -282,7 +308,7 @@ def _step(run: TrainingRun, batch: Batch, criterion: Loss) -> float:
     rate = learning_rate(config, state.fraction)
     wider = ", or use precision=bfloat16, whose numbers reach further," if state.scaler.is_enabled() else ""
     raise ConvoxelError(
-        f"train: {came} at step {state.step + 1} (samples: {', '.join(dict.fromkeys(batch.names))}). "
+        f"train: {came} at step {state.step + 1} (samples: {', '.join(dict.fromkeys(names))}). "
         f"Lower learning_rate (it was {rate:.3g}){wider} and start anew; "
         f"the last checkpoint in {run.folder} is intact."
     )
@@ -337,7 +363,7 @@ def _validate(run: TrainingRun, clock: Clock, interrupt: Interrupt) -> None:
     metric = found["metric"]  # None: nothing was there, and nothing was found
     if state.best_metric is None or (metric is not None and metric > state.best_metric):
         state.best_metric = metric
-        run.store.save_best(model_tensors(run.model), state.body(config, run.facts))
+        run.store.save_best(model_tensors(state.answering), state.body(config, run.facts))
     _save(run, clock)
     run.record.write_metrics(state.history)
     clock.begin_epoch()

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from fnmatch import fnmatchcase
 
 import torch
 from torch import nn
 
+from convoxel.errors import ConfigError
+from convoxel.files.fault import brief
 from convoxel.nn.weight_constraint import Constraint, MaxNorm, NonNegative, UnitNorm, constrain, l2_penalty
 from convoxel.train.config import TrainConfig
 
@@ -38,31 +41,69 @@ def measure_fraction(config: TrainConfig, step: int, elapsed_s: float, reserve_s
 def learning_rate(config: TrainConfig, fraction: float) -> float:
     """Return the learning rate at ``fraction`` of the run.
 
-    It rises linearly over the first ``warmup`` share, then stays constant or falls along half a cosine period to 1 % of
-    the maximum (Loshchilov and Hutter 2017, SGDR, without restarts).
+    It rises linearly over the first ``warmup`` share, then stays constant, falls along half a cosine period to 1 % of
+    the maximum (Loshchilov and Hutter 2017, SGDR, without restarts), or falls to 0 as (1 − place) to the power 0.9
+    (Chen et al. 2018, DeepLab; nnU-Net's).
     """
     top = config.learning_rate or 1e-3
     if fraction < config.warmup:
         return top * max(0.05, fraction / config.warmup)
     if config.schedule == "constant":
         return top
-    place = (fraction - config.warmup) / max(1e-12, 1.0 - config.warmup)
-    return top * (0.01 + 0.99 * 0.5 * (1.0 + math.cos(math.pi * min(1.0, place))))
+    place = min(1.0, (fraction - config.warmup) / max(1e-12, 1.0 - config.warmup))
+    if config.schedule == "poly":
+        return top * math.pow(1.0 - place, 0.9)
+    return top * (0.01 + 0.99 * 0.5 * (1.0 + math.cos(math.pi * place)))
+
+
+def set_rates(config: TrainConfig, optimiser: torch.optim.Optimizer, fraction: float) -> None:
+    """Give every group of weights its learning rate at ``fraction`` of the run."""
+    rate = learning_rate(config, fraction)
+    for group in optimiser.param_groups:
+        group["lr"] = rate * group.get("factor", 1.0)
+
+
+def freeze(config: TrainConfig, model: nn.Module) -> None:
+    """Make the weights that ``config.rates`` sets to 0 constants.
+
+    Raises:
+        ConfigError: a pattern fits no weight, or no weight is left to train.
+    """
+    names = [name for name, _ in model.named_parameters()]
+    for pattern in config.rates:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            near = ", ".join(dict.fromkeys(name.partition(".")[0] + ".*" for name in names))
+            raise ConfigError(f"rates: {brief(pattern)} fits no weight of {config.model}; expected such as {near}.")
+    for name, parameter in model.named_parameters():
+        if _factor(config, name) == 0:
+            parameter.requires_grad_(False)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ConfigError("rates: every weight is frozen; expected some to train. Set a factor above 0 for the head.")
+
+
+def _factor(config: TrainConfig, name: str) -> float:
+    """Return the factor of the learning rate of the weight ``name``."""
+    fitting = [pattern for pattern in config.rates if fnmatchcase(name, pattern)]
+    return config.rates[max(fitting, key=lambda pattern: (len(pattern), pattern))] if fitting else 1.0
 
 
 def build_optimiser(config: TrainConfig, model: nn.Module) -> torch.optim.Optimizer:
-    """Return Adam (with decoupled weight decay) or SGD (Nesterov momentum 0.9) for the model's parameters.
+    """Return Adam (with decoupled weight decay) or SGD (Nesterov momentum 0.9) for the parameters that train.
 
     Weights decay; biases and normalisation parameters, which have one axis, do not. On a GPU one kernel updates all
-    parameters.
+    parameters. Parameters whose rate has the same factor are in the same groups.
     """
     fused = True if config.device is not None and config.device.startswith("cuda") else None
-    trained = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.dim() > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in trained if p.dim() <= 1], "weight_decay": 0.0},
-    ]
     rate = config.learning_rate or 1e-3
+    trained = [(_factor(config, name), p) for name, p in model.named_parameters() if p.requires_grad]
+    groups = [
+        {"params": params, "weight_decay": decay, "factor": factor, "lr": rate * factor}
+        for factor in sorted({factor for factor, _ in trained}, reverse=True)
+        for params, decay in (
+            ([p for each, p in trained if each == factor and p.dim() > 1], config.weight_decay),
+            ([p for each, p in trained if each == factor and p.dim() <= 1], 0.0),
+        )
+    ]
     if config.optimiser == "sgd":
         return torch.optim.SGD(groups, lr=rate, momentum=0.9, nesterov=True, fused=fused)
     return torch.optim.AdamW(groups, lr=rate, fused=fused)

@@ -121,7 +121,7 @@ def _measure_step(config: TrainConfig, dataset: DataSet, facts: DataFacts, model
             batch = batches.batch(number).moved(computation)
             compute_loss(model.train(), batch, build_step_loss(config, facts), computation).backward()
             synchronise(computation.device)
-        taken_s = now() - begun
+        taken_s = (now() - begun) * config.accumulate
     return taken_s
 
 

@@ -99,7 +99,7 @@ def describe_plan(
         ("network", _network(config, network)),
         *([] if config.slices is None else [("slices", _slices(config, facts))]),
         ("patch" if segment else "input", _times(config.patch or ())),
-        ("batch", f"{plural(config.batch_size or 1, *things)}, {plural(config.steps_per_epoch or 1, 'step')} an epoch"),
+        ("batch", _batch(config, things)),
         ("normalisation", _normalisation(facts)),
         ("augmentation", ", ".join(changes) if changes else "none"),
         ("mirroring", f"{_axes(config.flip_axes or ())}: {mirroring}"),
@@ -107,7 +107,7 @@ def describe_plan(
         ("loss", describe_loss(terms, facts.outputs, facts.regions is not None)),
         *([] if facts.ignored is None else [("ignored", f"voxels of the label value {facts.ignored} do not count")]),
         ("optimiser", _optimiser(config)),
-        ("schedule", f"{config.schedule}, the first {100 * config.warmup:g} % of the run warm up"),
+        ("schedule", _schedule(config)),
         ("device", describe_computation(config, measured)),
         ("budget", _budget(config)),
         ("seed", str(config.seed)),
@@ -183,6 +183,23 @@ def _optimiser(config: TrainConfig) -> str:
     name = "SGD, Nesterov momentum 0.9" if config.optimiser == "sgd" else "Adam, decoupled weight decay"
     clip = "gradients not clipped" if config.clip is None else f"gradients clipped to norm {config.clip:g}"
     return f"{name}, largest learning rate {config.learning_rate:g}, weight decay {config.weight_decay:g}, {clip}"
+
+
+def _batch(config: TrainConfig, things: Sequence[str]) -> str:
+    once = plural(config.batch_size or 1, *things)
+    added = "" if config.accumulate == 1 else f", the gradients of {config.accumulate} batches added up for a step"
+    return f"{once}{added}, {plural(config.steps_per_epoch or 1, 'step')} an epoch"
+
+
+def _schedule(config: TrainConfig) -> str:
+    found = [f"{config.schedule}, the first {100 * config.warmup:g} % of the run warm up"]
+    found += [f"{name} frozen" if factor == 0 else f"{name} at {factor:g} of the rate"
+              for name, factor in config.rates.items()]  # fmt: skip
+    if config.ema is not None:
+        found.append(f"running mean of the weights, of which a step keeps {config.ema:g}")
+    if config.patience is not None:
+        found.append(f"ends after {plural(config.patience, 'validation')} without a better metric")
+    return "; ".join(found)
 
 
 def _budget(config: TrainConfig) -> str:

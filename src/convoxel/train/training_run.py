@@ -41,7 +41,7 @@ from convoxel.train.defaults import plan_computation, plan_run
 from convoxel.train.geometry_plan import GeometryPlan, geometry_of, plan_geometry
 from convoxel.train.label_survey import LabelSurvey
 from convoxel.train.mirroring import plan_mirroring
-from convoxel.train.optimisation import build_optimiser, hold_constraints
+from convoxel.train.optimisation import build_optimiser, freeze, hold_constraints
 from convoxel.train.pace import Pace, check_budget, measure_pace, now
 from convoxel.train.run_folder import load_data, load_model, read_facts
 from convoxel.train.run_list import SPLIT
@@ -52,6 +52,7 @@ from convoxel.train.step_choice import choose_step
 from convoxel.train.training_state import TrainingState
 from convoxel.train.training_step import Forward, compile_forward, plan_step
 from convoxel.train.watch import watch_classes
+from convoxel.train.weight_mean import WeightMean
 
 OnPlan = Callable[[RunPlan], None]
 
@@ -91,7 +92,7 @@ class TrainingRun:
 
     def trained(self) -> TrainedRun[TrainConfig]:
         """Return the network as trained so far."""
-        return TrainedRun(self.model.eval(), self.config, self.facts, self.state.step, self.state.metric)
+        return TrainedRun(self.state.answering.eval(), self.config, self.facts, self.state.step, self.state.metric)
 
     def save(self) -> None:
         """Write a checkpoint of the state."""
@@ -378,6 +379,7 @@ def _build_state(config: TrainConfig, dataset: DataSet) -> TrainingState:
     computation = plan_step(config)
     model = computation.arrange(network, dataset.dims)
     slow_statistics(model)
+    freeze(config, model)
     scaler = torch.amp.GradScaler(computation.device.type, enabled=config.precision == "float16")
     return TrainingState(model, build_optimiser(config, model), scaler)
 
@@ -415,6 +417,8 @@ def _settle_step(
     """Choose what is left open of a step's computation, and lay out the network accordingly."""
     config, measured = choose_step(config, dataset, facts, state.model)
     plan_step(config).arrange(state.model, dataset.dims)
+    if config.ema is not None:
+        state.mean = WeightMean(state.model, config.ema)
     return config, measured
 
 

@@ -18,8 +18,9 @@ from convoxel.predict.trained_run import DataFacts
 from convoxel.train.checkpoint import Checkpoint
 from convoxel.train.config import TrainConfig
 from convoxel.train.run_network import load_weights, model_tensors
+from convoxel.train.weight_mean import WeightMean
 
-_OPTIMISER = "optimiser."
+_OPTIMISER, _TRAINED = "optimiser.", "trained."
 _COUNTERS = (
     "step", "elapsed_s", "prepared_s", "fraction", "loss_sum", "loss_count", "best_metric", "history", "warnings",
 )  # fmt: skip
@@ -43,6 +44,8 @@ class ValidationRow(TypedDict):
 class TrainingState:
     """Model, optimiser, scale of the loss (1 unless products are in float16) and counters of a run.
 
+    Where a run keeps the ``mean`` of its weights, that is what its checkpoints answer with.
+
     ``elapsed_s`` counts from the first step, ``prepared_s`` what went before it; ``warnings`` hold a sentence for each
     kind of trouble that training met.
 
@@ -53,6 +56,7 @@ class TrainingState:
     model: nn.Module
     optimiser: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
+    mean: WeightMean | None = None
     step: int = 0
     elapsed_s: float = 0.0
     prepared_s: float = 0.0
@@ -73,9 +77,16 @@ class TrainingState:
         """Mean training loss since the last validation; None before the first step after it."""
         return self.loss_sum / self.loss_count if self.loss_count else None
 
+    @property
+    def answering(self) -> nn.Module:
+        """The network that is validated and predicts: with the mean weights where they are kept."""
+        return self.model if self.mean is None else self.mean.model
+
     def tensors(self) -> dict[str, torch.Tensor]:
         """Return weights, buffers and the optimiser's tensors, by name."""
-        found = model_tensors(self.model)
+        found = model_tensors(self.answering)
+        if self.mean is not None:
+            found.update({_TRAINED + name: tensor for name, tensor in self.model.state_dict().items()})
         for index, entries in self.optimiser.state_dict()["state"].items():
             for key, value in entries.items():
                 if isinstance(value, torch.Tensor):
@@ -99,7 +110,12 @@ class TrainingState:
         Raises:
             CheckpointError: weights or optimiser do not fit.
         """
-        load_weights(self.model, checkpoint, where)
+        load_weights(self.answering, checkpoint, where)
+        if self.mean is not None:
+            trained = {name.removeprefix(_TRAINED): value for name, value in checkpoint.tensors.items()
+                       if name.startswith(_TRAINED)}  # fmt: skip
+            # A run that begins to keep means (with ``force``) has none of its own yet.
+            self.model.load_state_dict(trained or self.mean.model.state_dict())
         self._restore_optimiser(checkpoint.tensors)
         if self.scaler.is_enabled() and "scaler" in checkpoint.body:
             self.scaler.load_state_dict(checkpoint.body["scaler"])
