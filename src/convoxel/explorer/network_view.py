@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
@@ -21,62 +20,20 @@ from convoxel.draw.quantity import count, percent
 from convoxel.draw.quantity import sizes as say
 from convoxel.draw.scene import Line
 from convoxel.errors import ConfigError
+from convoxel.explorer.opened_network import OpenedNetwork, open_network
 from convoxel.explorer.view import Query, View
-from convoxel.inspect.describe import group_steps, summarise
-from convoxel.inspect.receptive_field import trace_fields
+from convoxel.inspect.describe import group_steps
 from convoxel.inspect.table import COLUMNS, bytes_text
-from convoxel.lookup import NamedNetwork, find_network, is_file
+from convoxel.lookup import is_file
 
 if TYPE_CHECKING:
     from convoxel.explorer.session import Session
     from convoxel.files.values import JsonObject
     from convoxel.inspect import Row, Summary
 
-_USUAL = "resnet18"
 _COLUMNS = ("layer", "operator", "output", "kernel", "params", "macs", "bytes", "field")
 # Parts and arrows that a page still moves fluently, and that are placed within a second.
 _MOST_NODES, _MOST_EDGES = 600, 1300
-
-
-@dataclass(frozen=True)
-class Opened:
-    """A network as it was read.
-
-    Attributes:
-        word: name or path.
-        shape: shape that was asked for, in words.
-        assigned: options that were set, as name=value.
-        named: the network.
-        subject: its record, for the graph.
-        summary: its figures.
-    """
-
-    word: str
-    shape: str
-    assigned: tuple[str, ...]
-    named: NamedNetwork
-    subject: Subject
-    summary: Summary
-
-
-def _words(session: Session, query: Query) -> tuple[str, str, tuple[str, ...]]:
-    """Return the network's word, which may be read, its shape and its options."""
-    word = query.text("net") or (session.networks[0] if session.networks else _USUAL)
-    return session.network(word), query.text("shape"), tuple(query.texts("set"))
-
-
-def _open(session: Session, query: Query) -> Opened:
-    word, shape, assigned = _words(session, query)
-    return session.keep(("network", word, shape, assigned), lambda: _read(word, shape, assigned))
-
-
-def _read(word: str, shape: str, assigned: tuple[str, ...]) -> Opened:
-    known = parse_shape(shape or None)
-    named = find_network(word, () if known is None else [known], parse_options(assigned))
-    source = named.open()
-    summary = summarise(source, named.shapes, named.name)
-    record = source.record(named.shapes)
-    return Opened(word, shape, assigned, named, Subject(named.name, record, trace_fields(record)[0]), summary)
 
 
 # ---- what the page shows ----------------------------------------------------------------------------------
@@ -92,7 +49,7 @@ def catalogue(session: Session, query: Query) -> JsonObject:
 
 def describe(session: Session, query: Query) -> JsonObject:
     """Return the figures of a network: totals, a row for each layer, warnings, and the options that can be set."""
-    found = _open(session, query)
+    found = open_network(session, query)
     summary = found.summary
     return {
         "net": found.word,
@@ -130,7 +87,7 @@ def graph(session: Session, query: Query) -> JsonObject:
     Besides the network, ``depth`` says how many parts of a module's path make a box, and ``open`` and ``close`` name
     modules that are shown in parts, or as one box, all the same.
     """
-    found = _open(session, query)
+    found = open_network(session, query)
     depth = query.number("depth", usual_depth(found.subject), most=20)
     drawn = outline(found.subject, depth, query.texts("open"), query.texts("close"))
     if len(drawn.nodes) > _MOST_NODES or len(drawn.edges) > _MOST_EDGES:
@@ -161,7 +118,7 @@ def _deepest(subject: Subject) -> int:
     return max((step.name.partition(":")[0].count(".") + 1 for step in subject.record.steps), default=1)
 
 
-def _row_numbers(found: Opened) -> dict[str, int]:
+def _row_numbers(found: OpenedNetwork) -> dict[str, int]:
     """Return for each step the number of its row in the table, where norms and activations are in their layer's row."""
     folded = [number for number, row in enumerate(found.summary.folded()) for _ in range(row.steps)]
     return {
@@ -234,7 +191,7 @@ def measure(session: Session, query: Query) -> JsonObject:
     Raises:
         ConfigError: another measurement is under way, which this one would disturb.
     """
-    found = _open(session, query)
+    found = open_network(session, query)
     if not session.measuring.acquire(blocking=False):
         raise ConfigError("measure: another network is being measured. Wait until that is done.")
     try:
@@ -263,11 +220,11 @@ def measure(session: Session, query: Query) -> JsonObject:
     return result
 
 
-def _key(found: Opened) -> tuple[object, ...]:
+def _key(found: OpenedNetwork) -> tuple[object, ...]:
     return found.word, found.shape, found.assigned
 
 
-def _measured(session: Session, found: Opened) -> JsonObject | None:
+def _measured(session: Session, found: OpenedNetwork) -> JsonObject | None:
     return session.times.get(_key(found))
 
 
@@ -276,7 +233,7 @@ def _measured(session: Session, found: Opened) -> JsonObject | None:
 
 def compare(session: Session, query: Query) -> JsonObject:
     """Return what is different in a network beside another, whose words begin with ``a.``."""
-    before, after = _open(session, query.under("a.")), _open(session, query)
+    before, after = open_network(session, query.under("a.")), open_network(session, query)
     totals = []
     for (name, text), (_, other), (first, second) in zip(
         before.summary.totals(), after.summary.totals(), _figures(before.summary, after.summary), strict=False
@@ -324,7 +281,7 @@ def _change(before: float | None, after: float | None) -> str:
 # ---- options and copies -----------------------------------------------------------------------------------
 
 
-def _controls(found: Opened) -> list[JsonObject]:
+def _controls(found: OpenedNetwork) -> list[JsonObject]:
     """Return the options of a network of the zoo, with their values; networks of files and runs have none."""
     from convoxel import models, nn
     from convoxel.nn.documentation import NETWORKS
@@ -369,7 +326,7 @@ def _written(value: object) -> str:
     return str(value)
 
 
-def _copies(found: Opened) -> list[JsonObject]:
+def _copies(found: OpenedNetwork) -> list[JsonObject]:
     """Return the same as commands and as Python."""
     given = f" --shape {found.shape}" if found.shape else ""
     given += "".join(f" --set {shlex.quote(each)}" for each in found.assigned)

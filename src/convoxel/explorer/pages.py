@@ -26,11 +26,11 @@ from starlette.routing import Route
 from convoxel import __version__
 from convoxel.draw.theme import DARK, LIGHT, colour, hexadecimal
 from convoxel.errors import ConvoxelError
-from convoxel.explorer import layer_view, network_view
+from convoxel.explorer import fields_view, layer_view, network_view, opened_image
 from convoxel.explorer.session import ForbiddenPath, Session
-from convoxel.explorer.view import Answer, Query, View
+from convoxel.explorer.view import Answer, Picture, Query, View
 
-VIEWS: tuple[View, ...] = (layer_view.VIEW, network_view.VIEW)
+VIEWS: tuple[View, ...] = (layer_view.VIEW, network_view.VIEW, fields_view.VIEW)
 # More pairs than any page sends.
 _MOST_PAIRS = 200
 _RAMP = 16  # steps of the ramp that style sheets know
@@ -52,7 +52,7 @@ def build_app(session: Session, views: tuple[View, ...] = VIEWS) -> Starlette:
         Route("/", partial(_start, session=session, views=views)),
         Route("/static/{name:path}", partial(_static, files=files)),
     ]
-    for view in (*views, general):
+    for view in (*views, general, opened_image.VIEW):
         for name, answer in view.answers.items():
             asked = partial(_answered, session=session, answer=answer)
             routes.append(Route(f"/api/{view.name}/{name}", asked))
@@ -127,7 +127,8 @@ async def _answered(request: Request, session: Session, answer: Answer, changes:
     if len(pairs) > _MOST_PAIRS:
         return _json({"error": f"More than {_MOST_PAIRS} words came with the request."}, 400)
     try:
-        return _json(await run_in_threadpool(answer, session, Query(pairs)))
+        found = await run_in_threadpool(answer, session, Query(pairs))
+        return Response(found.content, media_type="image/png") if isinstance(found, Picture) else _json(found)
     except ForbiddenPath as error:
         return _json({"error": str(error), "kind": "ForbiddenPath"}, 403)
     except ConvoxelError as error:

@@ -40,6 +40,7 @@ class Session:
         kept: results that several questions share; see :meth:`keep`.
         lock: guards ``kept``.
         times: what was measured, by the words of a network.
+        progress: share of each image that is being decoded.
         measuring: held while something is measured, so that measurements do not disturb each other.
     """
 
@@ -49,6 +50,7 @@ class Session:
     kept: OrderedDict[object, Future[Any]] = field(default_factory=OrderedDict, repr=False, compare=False)
     lock: Lock = field(default_factory=Lock, repr=False, compare=False)
     times: dict[object, JsonObject] = field(default_factory=dict, repr=False, compare=False)
+    progress: dict[str, float] = field(default_factory=dict, repr=False, compare=False)
     measuring: Lock = field(default_factory=Lock, repr=False, compare=False)
 
     @classmethod

@@ -58,7 +58,18 @@ class Query:
         return iter(self.pairs)
 
 
-Answer = Callable[["Session", Query], "JsonObject"]
+@dataclass(frozen=True)
+class Picture:
+    """An answer that is a picture.
+
+    Attributes:
+        content: bytes of a PNG file.
+    """
+
+    content: bytes
+
+
+Answer = Callable[["Session", Query], "JsonObject | Picture"]
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ import numpy as np
 from convoxel.errors import DataError
 from convoxel.files.fault import fault
 from convoxel.files.memory import check_memory
+from convoxel.files.progress import tell_progress
 from convoxel.files.stream import GZIP_WRAPPER, inflated_pieces
 from convoxel.files.values import Array
 
@@ -252,6 +253,7 @@ def inflate_array(
         if done + len(piece) > 0:
             found[max(0, done) : done + len(piece)] = np.frombuffer(piece, np.uint8)[max(0, -done) :]
         done += len(piece)
+        tell_progress(max(0, done), found.size)
     if isinstance(found, FileArray):
         return replace(found, dtype=dtype, shape=(count,), strides=(dtype.itemsize,))
     return found.view(dtype)

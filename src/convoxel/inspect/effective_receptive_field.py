@@ -159,7 +159,7 @@ def _gradient(
             model(image)
     finally:
         handle.remove()
-    y = found[0] if found else None
+    y = found[-1] if found else None  # of a module that runs again, as of its map, the last
     if not isinstance(y, torch.Tensor) or y.dim() != image.dim():
         came = tuple(y.shape) if isinstance(y, torch.Tensor) else type(y).__name__
         raise ConfigError(

@@ -4,6 +4,7 @@ import { Refusal, act, ask } from "./library/call.js";
 import { byId, html, tell } from "./library/element.js";
 import { foldFields } from "./library/field.js";
 import { Graph } from "./library/graph.js";
+import { fillNetworks, listNetworks } from "./library/picker.js";
 import { offerCopies, onKey, showError } from "./library/shell.js";
 import { State } from "./library/state.js";
 import { Table } from "./library/table.js";
@@ -161,12 +162,7 @@ class Panel {
   }
 
   showSelect(now) {
-    if (this.select.value === now) return;
-    const words = [...new Set([...catalogue.opened, ...catalogue.found, now])].filter((word) => !catalogue.zoo.some(({ name }) => name === word));
-    const group = (label, names) => (names.length ? html("optgroup", { label }, names.map((name) => html("option", { value: name }, name.split("/").at(-1)))) : null);
-    const zoo = (task) => catalogue.zoo.filter((each) => each.task === task).map(({ name }) => name);
-    this.select.replaceChildren(...[group("opened", words), group("segment", zoo("segment")), group("classify", zoo("classify"))].filter(Boolean));
-    this.select.value = now;
+    if (this.select.value !== now) fillNetworks(this.select, catalogue, now);
   }
 
   showTotals(rows) {
@@ -343,23 +339,9 @@ const beside = html("button", { type: "button", id: "beside", title: "Two networ
 document.querySelector(".tools").prepend(beside);
 
 async function start() {
-  catalogue = await ask("network/catalogue", []);
-  catalogue.found = await look(catalogue.roots);
+  catalogue = await listNetworks();
   arrange();
   panels.forEach((panel) => panel.refresh());
-}
-
-/** Networks in the folders that were named at the start, two levels deep. */
-async function look(entries, depth = 2) {
-  const found = [];
-  for (const entry of entries) {
-    if (entry.kind === "run" || entry.kind === "network") found.push(entry.path);
-    else if (entry.kind === "folder" && depth) {
-      const inner = await ask("session/entries", [["path", entry.path]], entry.path);
-      found.push(...(await look(inner?.entries ?? [], depth - 1)));
-    }
-  }
-  return found;
 }
 
 state.on((names) => {

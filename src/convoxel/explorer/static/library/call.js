@@ -10,14 +10,15 @@ function count() {
 /** A refusal of Python, in words for people. */
 export class Refusal extends Error {}
 
-async function send(name, address, options) {
+async function send(name, address, options, read = (response) => response.json()) {
   running.get(name)?.abort();
   const controller = new AbortController();
   running.set(name, controller);
   count();
   try {
     const response = await fetch(address, { ...options, signal: controller.signal, credentials: "same-origin" });
-    const answer = await response.json().catch(() => ({ error: `The explorer answered ${response.status}.` }));
+    const isJson = response.headers.get("content-type")?.startsWith("application/json");
+    const answer = await (isJson ? response.json() : read(response)).catch(() => ({ error: `The explorer answered ${response.status}.` }));
     if (!response.ok || answer.error) throw new Refusal(answer.error);
     return answer;
   } catch (error) {
@@ -34,6 +35,12 @@ async function send(name, address, options) {
 export function ask(name, pairs, slot = name) {
   const words = new URLSearchParams(pairs);
   return send(slot, `/api/${name}?${words}`, { method: "GET" });
+}
+
+/** Ask a function that answers with a picture; null where a newer question came in between. */
+export function askPicture(name, pairs, slot = name) {
+  const read = async (response) => createImageBitmap(await response.blob());
+  return send(slot, `/api/${name}?${new URLSearchParams(pairs)}`, { method: "GET" }, read);
 }
 
 /** Ask a function that changes, starts or measures something. */
