@@ -60,6 +60,17 @@ def channel_of(path: Path) -> tuple[str, int] | None:
     return None if match is None else (unicodedata.normalize("NFC", match[1]), int(match[2]))
 
 
+def are_first_channels(paths: Sequence[Path]) -> bool:
+    """Return whether every name ends in ``_0000``: images of one file, whose names are those before the ending.
+
+    A sequence has other numbers too, and its files keep their names.
+
+    >>> [are_first_channels([Path("a_0000.png"), Path(f"b_{number}.png")]) for number in ("0000", "0001")]
+    [True, False]
+    """
+    return all((channel_of(path) or ("", 1))[1] == 0 for path in paths)
+
+
 def gather_channels(paths: Iterable[Path], errors: ErrorCollector) -> dict[str, dict[int, Path]]:
     """Return the files of each case by channel; those whose names say no channel are left out.
 

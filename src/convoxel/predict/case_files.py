@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from convoxel.data.channel_files import ImageFiles, find_channels, group_channels
+from convoxel.data.channel_files import ImageFiles, are_first_channels, find_channels, group_channels
 from convoxel.data.image_file import list_images
 from convoxel.data.image_format import endings, find_format, image_parts, split_ending
 from convoxel.errors import ConfigError, DataError, check_choice
@@ -84,17 +84,19 @@ def is_one(source: Path) -> bool:
 def find_images(source: Path, facts: DataFacts, errors: ErrorCollector) -> list[ImageFiles]:
     """Return the images that ``source`` names, for a network whose data these facts describe.
 
-    One file of several channels stands for all of them.
+    One file of several channels stands for all of them. Where all names end in ``_0000``, as nnU-Net wants it of images
+    of one channel, their results get the names before that ending, as nnU-Net writes them.
 
     Raises:
         DataError: it is missing, or a folder without images.
     """
     files = list_inputs(source, errors)
-    rule = {"dims": facts.dims, "channels": facts.channels}
+    beside = find_channels(source) if files == [source] else files
+    raw = facts.channel_files or are_first_channels(beside)
+    taken = beside if files != [source] or facts.channels > 1 else files
+    found = group_channels(taken, facts.dims, facts.channels, raw=raw, errors=errors)
     if files != [source]:
-        return group_channels(files, **rule, raw=facts.channel_files, errors=errors)
-    beside = find_channels(source) if facts.channels > 1 else files
-    found = group_channels(beside, **rule, raw=facts.channel_files, errors=errors)
+        return found
     return [image for image in found if source in image.files]
 
 
