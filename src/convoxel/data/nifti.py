@@ -43,7 +43,7 @@ _LABEL_INTENT = 1002  # "the value at each voxel is an index into some set of la
 _SHEAR = 1e-4  # of the axes' scalar products: a qform holds rotations alone, in 32 bits
 _MOST_NIFTI1 = 32767
 _PART = 2**20  # voxels that are scaled at a time
-_PIECE = 16 * 2**20  # bytes that are written at a time
+_PIECE = 4 * 2**20  # bytes that are written at a time
 _COPY = "Copy the file again from its source, or rewrite it with the program that made it"
 
 

@@ -28,10 +28,11 @@ from convoxel.files.progress import tell_progress
 from convoxel.files.stream import GZIP_WRAPPER, inflated_pieces
 from convoxel.files.values import Array
 
-#: Arrays of more bytes than this lie in a file, so that memory does not grow with the image.
-MOST_IN_MEMORY = 64 * 2**20
+#: Arrays of more bytes than this lie in a file, so that memory does not grow with the image. A prediction holds several
+#: at a time: with 64 MiB each, a volume of 256³ voxels took more memory than one of 768³, whose arrays lay in files.
+MOST_IN_MEMORY = 8 * 2**20
 _SCRATCH = "a temporary file"
-_SPAN = 16 * 2**20  # bytes that are read at a time
+_SPAN = 4 * 2**20  # bytes that are read at a time
 _GAP = 8 * 2**10  # what lies between rows no farther apart is read with them: a copy of it is faster than another call
 
 
