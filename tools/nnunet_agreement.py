@@ -12,11 +12,13 @@ anyio, sniffio, idna, certifi, timm, einops, seaborn, matplotlib; DIR is searche
     .venv/bin/python -m tools.nnunet_agreement compare $P --cases 30 --only resenc_m --precision bfloat16 --again
 
 ``make`` writes a raw data set, lets nnU-Net take its fingerprint and plan, and trains a network of each configuration
-for some steps, in two folds; checkpoints are written by nnU-Net's trainer class. ``compare`` imports each with
-``convoxel import nnunet`` and predicts the same images with the same folds, mirrored axes and steps, each side as a
-process of its own; with ``--again`` nnU-Net's maps of the last comparison are kept, and only ours are computed, for
-their Dice and not for a ratio of times. The report is JSON; Dice is the mean over classes of an image, 1 where a class
-is in neither map.
+for some steps, in two folds; checkpoints are written by nnU-Net's trainer class. nnU-Net plans no cascade for images as
+small as these, so ``make`` adds one to the plans: a first stage of coarse voxels, and a second one that sees its maps
+(in training: the labels, moved by up to two voxels). With ``--only`` the data set and the plans of before are kept.
+``compare`` imports each with ``convoxel import nnunet`` and predicts the same images with the same folds, mirrored axes
+and steps, each side as a process of its own; with ``--again`` nnU-Net's maps of the last comparison are kept, and only
+ours are computed, for their Dice and not for a ratio of times. The report is JSON; Dice is the mean over classes of an
+image, 1 where a class is in neither map.
 """
 
 from __future__ import annotations
@@ -40,7 +42,10 @@ NETWORKS = {
     "3d_fullres": ("nnUNetPlans", "3d_fullres"),
     "2d": ("nnUNetPlans", "2d"),
     "resenc_m": ("nnUNetResEncUNetMPlans", "3d_fullres"),
+    "3d_lowres": ("nnUNetPlans", "3d_lowres"),
+    "cascade": ("nnUNetPlans", "3d_cascade_fullres"),
 }
+PREVIOUS = {"cascade": "3d_lowres"}
 FOLDS = (0, 1)
 
 
@@ -96,6 +101,29 @@ def folder(work: Path, name: str) -> Path:
 
 def make(given: argparse.Namespace) -> None:
     """Write the raw data set, plan, and train."""
+    if not (given.only and folder(given.work, "3d_fullres").is_dir()):
+        plan(given)
+    add_cascade(given.work / "preprocessed" / DATASET / "nnUNetPlans.json")
+    for name in given.only or NETWORKS:
+        train(name, given, json.loads((given.work / "raw" / DATASET / "dataset.json").read_text()))
+
+
+def add_cascade(path: Path) -> None:
+    """Add both stages of a cascade to the plans, as nnU-Net's planner does where images are large."""
+    content = json.loads(path.read_text())
+    stages = content["configurations"]
+    low = json.loads(json.dumps(stages["3d_fullres"]))
+    low.update(spacing=[1.5, 1.5, 1.5], patch_size=[24, 36, 24], data_identifier="nnUNetPlans_3d_lowres")
+    numbers = low["architecture"]["arch_kwargs"]
+    numbers.update(n_stages=3, features_per_stage=[16, 32, 64], n_conv_per_stage_decoder=[2, 2])
+    numbers.update({name: numbers[name][:3] for name in ("kernel_sizes", "strides", "n_conv_per_stage")})
+    stages["3d_lowres"] = {**low, "next_stage": "3d_cascade_fullres"}
+    stages["3d_cascade_fullres"] = {"inherits_from": "3d_fullres", "previous_stage": "3d_lowres"}
+    path.write_text(json.dumps(content))
+
+
+def plan(given: argparse.Namespace) -> None:
+    """Write the raw data set, and let nnU-Net plan."""
     raw = given.work / "raw" / DATASET
     cases = sorted(given.images.glob("*.nii.gz"))
     for path in cases[: given.train_cases]:
@@ -117,8 +145,6 @@ def make(given: argparse.Namespace) -> None:
     extract_fingerprints([4], num_processes=1, show_progress_bar=False)
     for planner in PLANNERS:
         plan_experiments([4], planner)
-    for name in given.only or NETWORKS:
-        train(name, given, description)
 
 
 def train(name: str, given: argparse.Namespace, description: dict[str, Any]) -> None:
@@ -163,7 +189,11 @@ def preprocessed(trainer: Any, given: argparse.Namespace, description: dict[str,
         image, seg, _ = preprocessor.run_case(
             [str(path)], str(label), trainer.plans_manager, trainer.configuration_manager, description
         )
-        found.append((np.asarray(image, np.float32), np.asarray(seg)))
+        image, seg = np.asarray(image, np.float32), np.asarray(seg)
+        if trainer.is_cascaded:
+            moved = np.roll(seg[0], np.random.default_rng(len(found)).integers(-2, 3, 3), (0, 1, 2))
+            image = np.concatenate([image, np.stack([moved == value for value in (1, 2)]).astype(np.float32)])
+        found.append((image, seg))
     return found
 
 
@@ -280,25 +310,21 @@ def compare(name: str, given: argparse.Namespace) -> dict[str, Any]:
     numbers = list(map(str, FOLDS[: given.folds]))
     python = [sys.executable]
     shared = ["--packages", str(given.packages), "--work", str(given.work)]
-    words = [
-        "-i",
-        str(inputs),
-        "-o",
-        str(theirs),
-        "-m",
-        str(source),
-        "-f",
-        *numbers,
-        "-device",
-        "cpu",
-        "-npp",
-        "1",
-        "-nps",
-        "1",
-    ]
-    words += ["--disable_tta"] if given.no_mirror else []
-    their_command = [*python, "-m", "tools.nnunet_agreement", "theirs", *shared, "--rest", *words]
-    first = None if kept else timed(their_command, variables)
+    their_command = [*python, "-m", "tools.nnunet_agreement", "theirs", *shared, "--rest"]
+
+    def their_words(model: Path, maps: Path) -> list[str]:
+        found = ["-i", inputs, "-o", maps, "-m", model, "-f", *numbers, "-device", "cpu", "-npp", 1, "-nps", 1]
+        return [*their_command, *map(str, found), *(["--disable_tta"] if given.no_mirror else [])]
+
+    first = None
+    if not kept:
+        steps = [their_words(source, theirs)]
+        if name in PREVIOUS:
+            before = scratch / "theirs_before"
+            steps[0] += ["-prev_stage_predictions", str(before)]
+            steps.insert(0, their_words(folder(given.work, PREVIOUS[name]), before))
+        taken = [timed(step, variables) for step in steps]
+        first = {key: (max if key == "peak_mib" else sum)(each[key] for each in taken) for key in taken[0]}
     convoxel = [*python, "-c", "import sys; from convoxel.cli import main; sys.exit(main())"]
     imported = timed(
         [*convoxel, "import", "nnunet", str(source), "--output", str(scratch / "run"), "--folds", ",".join(numbers)],
