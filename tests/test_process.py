@@ -7,12 +7,16 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import convoxel as cx
+from convoxel import fork
 from convoxel.fork import cached_property, forks_wait, renewed_lock
 from tools.process_faults import prepare
 
@@ -128,6 +132,52 @@ class TestForks:
         counted = Counted()
         assert (counted.value, counted.value, counted.calls) == (1, 1, 1)
         assert Counted.value.__doc__ == "A number."
+
+
+def test_a_daemon_thread_stays_at_the_end_of_a_block_that_the_exit_waited_for() -> None:
+    """Libraries in C++, which may be called next, abort the process where Python ends a thread within them."""
+    code = (
+        "import os, threading, time\n"
+        "from convoxel.fork import forks_wait\n"
+        "begun = threading.Event()\n"
+        "def work():\n"
+        "    with forks_wait():\n"
+        "        begun.set()\n"
+        "        time.sleep(0.3)\n"
+        "        os.write(1, b'whole')\n"
+        "    os.write(1, b', and went on')\n"
+        "threading.Thread(target=work, daemon=True).start()\n"
+        "begun.wait()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "whole"
+
+
+def test_a_compilation_uses_pytorch_within_blocks_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that the exit waits for it; PyTorch aborts where a thread comes back to an exiting interpreter."""
+    from convoxel.graph import verification
+    from convoxel.graph.read.torch import torch_call
+
+    me, within = threading.get_ident(), []
+
+    class Rolled(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            within.append(me in fork._working)
+            return torch.roll(x, 1, 3)
+
+    def noted(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **named: Any) -> Any:
+            within.append(me in fork._working)
+            return function(*arguments, **named)
+
+        return call
+
+    for holder, name in ((torch.Tensor, "detach"), (torch.Tensor, "cpu"), (verification, "check_program")):
+        monkeypatch.setattr(holder, name, noted(getattr(holder, name)))
+    monkeypatch.setattr(torch_call, "map_nested", noted(torch_call.map_nested))
+    program = cx.compile(Rolled(), np.zeros((1, 1, 4, 4), np.float32), verify=True)
+    program(torch.zeros(1, 1, 4, 4))
+    assert len(within) > 4 and all(within)
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are listed by Linux alone")

@@ -50,14 +50,14 @@ def forks_wait() -> Iterator[None]:
     """Let the forks of other threads, and the interpreter's exit, wait until the block has ended.
 
     Blocks do not exclude each other. None begins, but within another of its thread, while a fork waits. Once the
-    interpreter exits, only its main thread begins any.
+    interpreter exits, only its main thread begins any, and other threads stay at the end of theirs: what follows may
+    call the libraries, too, and would race with the exit that waited for the block.
     """
     thread = threading.get_ident()
     with _changed:
         if thread not in _working:
             _changed.wait_for(lambda: not _forking - {thread}, _PATIENCE_TO_BEGIN_S)
-            if _exiting and threading.current_thread() is not threading.main_thread():
-                _changed.wait_for(lambda: False)  # until the process ends
+            _stay_if_exiting()
         _working[thread] = _working.get(thread, 0) + 1
     try:
         yield
@@ -66,7 +66,13 @@ def forks_wait() -> Iterator[None]:
             _working[thread] -= 1
             if not _working[thread]:
                 del _working[thread]
-            _changed.notify_all()
+                _changed.notify_all()
+                _stay_if_exiting()
+
+
+def _stay_if_exiting() -> None:
+    if _exiting and threading.current_thread() is not threading.main_thread():
+        _changed.wait_for(lambda: False)  # until the process ends
 
 
 def _wait_for_others() -> None:
@@ -110,7 +116,7 @@ def _at_exit() -> None:
     """Wait for what daemon threads have begun.
 
     Python ends a thread that comes back to an exiting interpreter by unwinding its stack. Libraries in Rust and C++,
-    such as those that open files, answer that by aborting the process.
+    such as those that open files, answer that by aborting the process; so does whatever PyTorch computes.
     """
     global _exiting
     with _changed:

@@ -224,3 +224,13 @@ def test_odd_values_of_a_file_are_told_in_a_line(tmp_path: Path, text: str, word
     with pytest.raises(ConfigError, match=words) as caught:
         TrainConfig.from_yaml(path)
     assert len(str(caught.value)) < 2000
+
+
+def test_a_wrong_entry_is_refused_wherever_it_is_given() -> None:
+    for make in (TrainConfig, TrainConfig.build):
+        with pytest.raises(ConfigError, match=r"epochs=-1: .*greater than or equal to 1"):
+            make(task="classify", data="digits", output="run", epochs=-1)
+    with pytest.raises(ConfigError, match="did you mean 'epochs'"):
+        TrainConfig(task="classify", data="digits", output="run", epoch=1)
+    with pytest.raises(ConfigError, match="data is missing"):
+        TrainConfig(task="classify", output="run")

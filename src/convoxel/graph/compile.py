@@ -19,6 +19,8 @@ from convoxel.graph.store.record import check_settings
 if TYPE_CHECKING:
     import torch
 
+    from convoxel.graph.read.torch import Imported
+
 
 def compile(
     model: torch.nn.Module | torch.export.ExportedProgram,
@@ -77,9 +79,6 @@ def compile(
     # What registers hooks of forks comes alone: if a fork waited meanwhile, as for the long imports, half would run.
     with forks_wait(), suppress(ImportError):
         import torch.utils._filelock
-    with forks_wait():
-        from convoxel.graph.read.torch import read
-
     check_settings("compile", threads, precision, algorithm)
     if tune and algorithm != "auto":
         raise ConfigError(
@@ -89,20 +88,7 @@ def compile(
         raise GraphError(
             f"compile: model is a {type(model).__name__}, expected a torch.nn.Module; wrap a function in a module"
         )
-    if isinstance(model, torch.export.ExportedProgram) and not example_inputs and model.example_inputs is not None:
-        known = torch.utils._pytree.tree_leaves(model.example_inputs)
-        example_inputs = tuple(x for x in known if isinstance(x, torch.Tensor))
-    examples = [_as_tensor(example, index) for index, example in enumerate(example_inputs)]
-    if not examples:
-        raise GraphError("compile: there is no example input; give arrays that model(*example_inputs) accepts")
-    try:
-        with forks_wait():
-            imported = read(model, examples)
-    except GraphError as error:
-        advice = _advice(model, examples) if isinstance(model, torch.nn.Module) else ""
-        if advice:
-            raise ShapeError(f"{error} {advice}") from error
-        raise
+    imported, examples, arrays = _read(model, example_inputs)
     _warn(imported.without_rule, imported.exported.assigned)
     program = Program.from_graph(
         imported.graph,
@@ -111,14 +97,41 @@ def compile(
         algorithm=algorithm,
         precision=precision or matmul_precision(),
     )
-    arrays = [example.numpy() for example in examples]
     program.prepare(*arrays)  # sizes that do not fit are refused here, not at the first call
     program = program.tuned(*arrays, on_progress=on_progress) if tune else program.settled(*arrays)
     if verify:
-        from convoxel.graph.verification import check_program
+        with forks_wait():
+            from convoxel.graph.verification import check_program
 
-        program = program.replace(verification=check_program(program, model, examples))
+            program = program.replace(verification=check_program(program, model, examples))
     return program
+
+
+def _read(
+    model: torch.nn.Module | torch.export.ExportedProgram, example_inputs: Sequence[object]
+) -> tuple[Imported, list[torch.Tensor], list[Array]]:
+    """Return the graph of a model, and its examples as tensors and as arrays.
+
+    All that PyTorch does is within one block: a thread that comes back from its C++ to an exiting interpreter aborts.
+    """
+    with forks_wait():
+        import torch
+
+        from convoxel.graph.read.torch import read
+
+        if isinstance(model, torch.export.ExportedProgram) and not example_inputs and model.example_inputs is not None:
+            known = torch.utils._pytree.tree_leaves(model.example_inputs)
+            example_inputs = tuple(x for x in known if isinstance(x, torch.Tensor))
+        examples = [_as_tensor(example, index) for index, example in enumerate(example_inputs)]
+        if not examples:
+            raise GraphError("compile: there is no example input; give arrays that model(*example_inputs) accepts")
+        try:
+            return read(model, examples), examples, [example.numpy() for example in examples]
+        except GraphError as error:
+            advice = _advice(model, examples) if isinstance(model, torch.nn.Module) else ""
+            if advice:
+                raise ShapeError(f"{error} {advice}") from error
+            raise
 
 
 def matmul_precision() -> str:

@@ -233,6 +233,12 @@ class TrainConfig(BaseModel):
     checkpoint_seconds: float = Field(default=60.0, gt=0)
     tensorboard: bool = True
 
+    def __init__(self, /, **entries: Any) -> None:
+        try:
+            super().__init__(**entries)
+        except ValidationError as error:
+            raise ConfigError("config: " + "; ".join(_explain(item) for item in error.errors())) from None
+
     @field_validator("model_options")
     @classmethod
     def _check_options(cls, value: JsonObject) -> JsonObject:
@@ -363,10 +369,7 @@ class TrainConfig(BaseModel):
         Raises:
             ConfigError: an entry is unknown, missing or outside its limits; one line, every mistake named.
         """
-        try:
-            return cls.model_validate(entries)
-        except ValidationError as error:
-            raise ConfigError("config: " + "; ".join(_explain(item) for item in error.errors())) from None
+        return cls(**entries)
 
     @classmethod
     def from_yaml(cls, path: str | Path, **entries: Any) -> TrainConfig:

@@ -103,7 +103,8 @@ def _tensor_array(x: Any, value: Value) -> Array:
         how = "x.float()" if value.dtype == "float32" else f"x.to(torch.{value.dtype})"
         raise ShapeError(f"program: {value.name} is {x.dtype}, expected torch.{value.dtype}; convert it ({how})")
     try:
-        array: Array = x.detach().numpy()
+        # Without a need, nothing that PyTorch computes: at exit, a daemon thread that comes back from it aborts.
+        array: Array = (x.detach() if x.requires_grad else x).numpy()
     except TypeError:  # sparse, or of a library that encrypts or distributes it
         raise UnsupportedError(
             f"program: {value.name} has the layout {x.layout}; Convoxel takes dense tensors: pass x.to_dense()"

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from convoxel.files.values import Options
+from convoxel.fork import forks_wait
 from convoxel.graph.ir.size import Size
 
 
@@ -39,10 +40,10 @@ class TorchCall:
                 return torch.from_numpy(array)
             return leaf.number(sizes) if isinstance(leaf, Size) else leaf
 
-        with torch.no_grad():
+        with forks_wait(), torch.no_grad():
             result = self.target(*map_nested(fill, self.args), **map_nested(fill, dict(self.kwargs)))
-        results = result if isinstance(result, list | tuple) else [result]
-        return [r.detach().numpy() if isinstance(r, torch.Tensor) else None for r in results]
+            results = result if isinstance(result, list | tuple) else [result]
+            return [r.detach().numpy() if isinstance(r, torch.Tensor) else None for r in results]
 
 
 def _writable(array: Any) -> Any:
