@@ -114,6 +114,8 @@ def _differ_in(metric: str, each: _Measured, best: _Measured) -> Difference | No
     if ours or theirs or each.run.task == "segment":
         return compare_cases(ours, theirs)
     run = each.run
+    if metric == "accuracy" and run.task == "classify" and not run.multi_label:  # single images are right or wrong
+        return compare_cases(each.cases, best.cases)
     return compare_scores(metric, run.evaluation, best.run.evaluation, run.classes, run.task, run.multi_label)
 
 

@@ -179,11 +179,11 @@ def _quartiles(quality: Quality) -> str:
 
 
 def _difference(difference: Difference | None) -> str:
-    """Return a paired difference with its interval, effect (rank-biserial correlation) and p-value."""
+    """Return a paired difference with its interval, effect and p-value."""
     if difference is None:
         return "–"
-    mean, interval, _, effect, p_value = difference
-    shown = f"{mean:+.3f}" + ("" if interval is None else f" ({interval[0]:+.3f} … {interval[1]:+.3f})")
+    interval, effect, p_value = difference.interval, difference.effect, difference.p_value
+    shown = f"{difference.mean:+.3f}" + ("" if interval is None else f" ({interval[0]:+.3f} … {interval[1]:+.3f})")
     return shown if effect is None or p_value is None else f"{shown}, r {effect:+.2f}, p {p_value:.2g}"
 
 

@@ -230,11 +230,16 @@ def basis(rows: Sequence[Contender]) -> list[str]:
         lines = [f"Other data or other images were held out, so qualities compare only within: {'; '.join(lines)}."]
     if any(row.quality is not None and row.quality.interval is not None for row in rows):
         lines.append(f"Intervals hold {100 * LEVEL:g} % over such images; another seed of training may change more.")
-    tested = [row.quality.difference for row in rows if row.quality is not None and row.quality.difference is not None]
-    if any(difference.p_value is not None for difference in tested):
+    qualities = [row.quality for row in rows if row.quality is not None]
+    differences = [each.difference for each in qualities]
+    differences += [each.difference for quality in qualities for each in quality.measured.values()]
+    tests = {each.test for each in differences if each is not None}
+    if tests & {"Wilcoxon", "McNemar"}:
         lines.append(
             "Differences: r is the rank-biserial correlation, p of Wilcoxon's (right or wrong: McNemar's) test."
         )
+    if "bootstrap" in tests:
+        lines.append("Of metrics of all images together, r is t / √(t² + n − 1) over n subjects, p of the bootstrap.")
     return lines
 
 

@@ -71,9 +71,11 @@ class Difference(NamedTuple):
         interval: its interval; None of fewer than two subjects.
         images: their number.
         effect: share of evidence for a rise less that for a fall, −1 … 1 (matched-pairs rank-biserial correlation;
-            Kerby 2014, doi:10.2466/11.IT.3.1); None where nothing differs, or where no image has a value of its own.
+            Kerby 2014, doi:10.2466/11.IT.3.1). Of metrics that single images do not have, as of
+            :meth:`Resamples.effect`. None where nothing differs.
         p_value: of no difference: Wilcoxon's signed-rank test (1945), or McNemar's exact test (1947) of right and wrong
-            answers; None as the effect.
+            answers; of metrics that single images do not have, as of :meth:`Resamples.p_value`. None as the effect.
+        test: where the p-value comes from, "Wilcoxon", "McNemar" or "bootstrap"; "" where there is none.
     """
 
     mean: float
@@ -81,6 +83,7 @@ class Difference(NamedTuple):
     images: int
     effect: float | None = None
     p_value: float | None = None
+    test: str = ""
 
 
 class Case(NamedTuple):
@@ -125,6 +128,91 @@ def _mean_of(values: object, metric: str) -> float | None:
     return float(np.mean(known)) if known else None
 
 
+class Resamples(NamedTuple):
+    """A statistic of images that were drawn anew, and of images without one subject each.
+
+    Attributes:
+        point: the statistic of all images.
+        drawn: of the resamples, where it is defined.
+        left_out: of all images but one subject's, or but one of many blocks of subjects.
+        subjects: their number.
+    """
+
+    point: float
+    drawn: Floats
+    left_out: Floats
+    subjects: int
+
+    @property
+    def defined(self) -> bool:
+        """True where the statistic is defined for all images, without any of the subjects, and for enough resamples."""
+        return math.isfinite(self.point) and bool(np.isfinite(self.left_out).all()) and len(self.drawn) >= 20
+
+    @property
+    def _widening(self) -> float:
+        return math.sqrt(self.subjects / (self.subjects - 1))  # a resample of n values spreads too little
+
+    def _corrections(self) -> tuple[float, float]:
+        """Return the corrections for bias and skewness of the bootstrap."""
+        from scipy.special import ndtri
+
+        below = ((self.drawn < self.point).mean() + (self.drawn <= self.point).mean()) / 2
+        if not 0 < below < 1:
+            return 0.0, 0.0
+        shifts = self.left_out.mean() - self.left_out
+        cubes, squares = float((shifts**3).sum()), float((shifts**2).sum())
+        return float(ndtri(below)), cubes / (6 * squares**1.5) if squares > 0 else 0.0
+
+    def interval(self) -> Interval | None:
+        """Return the interval of :func:`bootstrap`."""
+        from scipy.special import ndtr, stdtrit
+
+        if not self.defined:
+            return None
+        bias, skew = self._corrections()
+        wide = self._widening * float(stdtrit(self.subjects - 1, (1 + LEVEL) / 2))  # Student's in place of the normal
+        ends = bias + np.array([-wide, wide])
+        low, high = np.quantile(self.drawn, ndtr(bias + ends / np.maximum(1 - skew * ends, 1e-9)))
+        return Interval(float(low), float(high))
+
+    def p_value(self) -> float | None:
+        """Return the p-value of "the statistic is 0": 1 less the largest level whose interval leaves 0 out.
+
+        It is below 1 − LEVEL where :meth:`interval` leaves 0 out, and never below 1 of the number of resamples. None
+        where there is no interval, or where no resample differs from 0.
+        """
+        from scipy.special import ndtri, stdtr
+
+        if not self.defined or not self.drawn.any():
+            return None
+        bias, skew = self._corrections()
+        drawn, least = np.sort(self.drawn), 0.5 / len(self.drawn)
+        places = np.linspace(0, 1, len(drawn))
+        # The quantiles that are 0: the last of them for an interval above 0, the first for one below.
+        last = np.interp(np.nextafter(0, 1), drawn, places)
+        first = np.interp(np.nextafter(0, -1), drawn, places)
+        wide = 0.0
+        for sign, place in ((-1, last), (1, first)):
+            shift = float(ndtri(np.clip(place, least, 1 - least))) - bias
+            scale = 1 + skew * shift
+            wide = max(wide, sign * ((shift / scale if scale > 1e-9 else math.copysign(math.inf, shift)) - bias))
+        share = 2 * float(stdtr(self.subjects - 1, -wide / self._widening))
+        return min(1.0, max(share, 1 / len(drawn)))
+
+    def effect(self) -> float | None:
+        """Return t / √(t² + n − 1) of n subjects, −1 … 1, where t is the statistic over its jackknife error.
+
+        Of the mean of paired differences, this is the correlation that belongs to Student's t (Rosenthal 1991). None
+        where there is no interval, or where nothing differs from 0.
+        """
+        if not self.defined:
+            return None
+        blocks = len(self.left_out)
+        error2 = (blocks - 1) / blocks * float(np.square(self.left_out - self.left_out.mean()).sum())
+        size2 = self.point**2 + (self.subjects - 1) * error2
+        return self.point / math.sqrt(size2) if size2 > 0 else None
+
+
 def bootstrap(
     statistic: Statistic, subjects: Sequence[object], *, replicates: int = REPLICATES, seed: int = 0
 ) -> list[Interval | None]:
@@ -148,6 +236,14 @@ def bootstrap(
     >>> [round(end, 1) for end in interval]
     [0.5, 1.0]
     """
+    found = resample(statistic, subjects, replicates=replicates, seed=seed)
+    return [column and column.interval() for column in found]
+
+
+def resample(
+    statistic: Statistic, subjects: Sequence[object], *, replicates: int = REPLICATES, seed: int = 0
+) -> list[Resamples | None]:
+    """Return the resamples of each column of a statistic; arguments, and None, as of :func:`bootstrap`."""
     groups = np.unique(np.asarray([str(subject) for subject in subjects]), return_inverse=True)[1]
     count = int(groups.max(initial=-1)) + 1
     point = statistic(np.ones((1, len(groups))))[0]
@@ -155,7 +251,10 @@ def bootstrap(
         return [None] * len(point)
     drawn = np.concatenate([statistic(weights) for weights in _draw(groups, count, replicates, seed)])
     left_out = np.concatenate([statistic(weights) for weights in _leave_out(groups, count)])
-    return [_interval(*column, count) for column in zip(point, drawn.T, left_out.T, strict=True)]
+    return [
+        Resamples(float(value), values[np.isfinite(values)], without, count)
+        for value, values, without in zip(point, drawn.T, left_out.T, strict=True)
+    ]
 
 
 def _draw(groups: NDArray[np.intp], count: int, replicates: int, seed: int) -> Iterator[Floats]:
@@ -172,26 +271,6 @@ def _leave_out(groups: NDArray[np.intp], count: int) -> Iterator[Floats]:
     for first in range(0, min(count, _BLOCKS), rows):
         gone = np.arange(first, min(first + rows, count, _BLOCKS))
         yield (blocks != gone[:, None]).astype(np.float64)
-
-
-def _interval(point: float, drawn: Floats, left_out: Floats, count: int) -> Interval | None:
-    from scipy.special import ndtr, ndtri, stdtrit
-
-    drawn = drawn[np.isfinite(drawn)]
-    if not math.isfinite(point) or not np.isfinite(left_out).all() or len(drawn) < 20:
-        return None
-    # Student's quantile in place of the normal one, and √(n / (n − 1)): a resample of n values spreads too little.
-    wide = math.sqrt(count / (count - 1)) * float(stdtrit(count - 1, (1 + LEVEL) / 2))
-    ends = np.array([-wide, wide])
-    below = ((drawn < point).mean() + (drawn <= point).mean()) / 2
-    if 0 < below < 1:
-        shifts = left_out.mean() - left_out
-        cubes, squares = float((shifts**3).sum()), float((shifts**2).sum())
-        skew = cubes / (6 * squares**1.5) if squares > 0 else 0.0
-        bias = float(ndtri(below))
-        ends = bias + (bias + ends) / np.maximum(1 - skew * (bias + ends), 1e-9)
-    low, high = np.quantile(drawn, ndtr(ends))
-    return Interval(float(low), float(high))
 
 
 def column_means(values: Floats) -> Statistic:
@@ -272,7 +351,7 @@ def compare_cases(ours: Mapping[str, Case], theirs: Mapping[str, Case]) -> Diffe
     The interval is the bootstrap's over subjects. The test takes one mean difference a subject.
 
     >>> compare_cases({"a": Case(0.5, "a"), "b": Case(0.75, "b")}, {"b": Case(0.25, "b"), "c": Case(1.0, "c")})
-    Difference(mean=0.5, interval=None, images=1, effect=1.0, p_value=1.0)
+    Difference(mean=0.5, interval=None, images=1, effect=1.0, p_value=1.0, test='Wilcoxon')
     """
     pairs = [Case(case.value - theirs[name].value, case.subject) for name, case in ours.items() if name in theirs]
     if not pairs:
@@ -280,21 +359,21 @@ def compare_cases(ours: Mapping[str, Case], theirs: Mapping[str, Case]) -> Diffe
     by_subject: dict[str, list[float]] = {}
     for pair in pairs:
         by_subject.setdefault(pair.subject, []).append(pair.value)
-    effect, p_value = _test([float(np.mean(values)) for values in by_subject.values()])
-    return Difference(float(np.mean([pair.value for pair in pairs])), mean_interval(pairs), len(pairs), effect, p_value)
+    tested = _test([float(np.mean(values)) for values in by_subject.values()])
+    return Difference(float(np.mean([pair.value for pair in pairs])), mean_interval(pairs), len(pairs), *tested)
 
 
-def _test(differences: Sequence[float]) -> tuple[float | None, float | None]:
-    """Return the rank-biserial correlation and the p-value of paired differences."""
+def _test(differences: Sequence[float]) -> tuple[float | None, float | None, str]:
+    """Return the rank-biserial correlation and the p-value of paired differences, and the test that gives it."""
     from scipy.stats import binomtest, rankdata, wilcoxon
 
     moved = np.array([value for value in differences if value])
     if not len(moved):
-        return None, None
+        return None, None, ""
     ranks = rankdata(np.abs(moved))
     effect = float((ranks * np.sign(moved)).sum() / ranks.sum())
     if np.isin(moved, (-1.0, 1.0)).all():
-        return effect, float(binomtest(int((moved > 0).sum()), len(moved)).pvalue)
+        return effect, float(binomtest(int((moved > 0).sum()), len(moved)).pvalue), "McNemar"
     tied = len(set(np.abs(moved))) < len(moved)
     method = "exact" if len(moved) <= 50 and not tied else "asymptotic"
-    return effect, float(wilcoxon(moved, method=method).pvalue)
+    return effect, float(wilcoxon(moved, method=method).pvalue), "Wilcoxon"

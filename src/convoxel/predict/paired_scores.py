@@ -1,7 +1,8 @@
 """Differences of two runs in metrics that are none of single images, such as AUC or R², over the same images.
 
 The images are drawn anew as for the metric's own interval, the same ones for both runs, and the difference is computed
-again. Truth and predictions come from the rows of evaluations, so that runs of earlier versions compare too.
+again: its interval, effect and p-value follow from these. Truth and predictions come from the rows of evaluations, so
+that runs of earlier versions compare too.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from convoxel.errors import ConfigError
-from convoxel.predict.case_statistics import Difference, Floats, bootstrap, mean_known
+from convoxel.predict.case_statistics import Difference, Floats, mean_known, resample
 from convoxel.predict.classification_metric import ClassScores, LabelScores
 from convoxel.predict.figures import known
 from convoxel.predict.metric import Metric
@@ -32,7 +33,8 @@ def compare_scores(
 ) -> Difference | None:
     """Return by how much a metric of ours is above theirs on the images that both have.
 
-    The interval is the bootstrap's over subjects. There is no test, and no effect of single images.
+    Interval, effect and p-value are those of the bootstrap over subjects
+    (:class:`convoxel.predict.case_statistics.Resamples`).
 
     Args:
         metric: name of the metric.
@@ -64,7 +66,13 @@ def compare_scores(
 
     value = known(float(difference(np.ones((1, len(names))))[0, 0]))
     subjects = [mine[name].get("subject") or name for name in names]
-    return None if value is None else Difference(value, bootstrap(difference, subjects)[0], len(names))
+    if value is None:
+        return None
+    [found] = resample(difference, subjects)
+    if found is None:
+        return Difference(value, None, len(names))
+    p_value = found.p_value()
+    return Difference(value, found.interval(), len(names), found.effect(), p_value, "bootstrap" if p_value else "")
 
 
 def _rows(evaluation: Mapping[str, object]) -> dict[str, Row]:
