@@ -398,11 +398,16 @@ def _hostile(name: str, path: Path) -> tuple[str, ...]:
             ("cannot be decoded",)),
         "JPEG-LS of 200 MiB": (
             _resized(jls, b"\xff\xf7", 10_000, 10_000)[:-2] + bytes(2000) + b"\xff\xd9", uid.JPEGLSLossless,
-            {"Rows": 10_000, "Columns": 10_000}, ("50 times",)),
+            {"Rows": 10_000, "Columns": 10_000}, ("64 MiB",)),
         "JPEG-LS of 618 MiB": (
             _resized(jls, b"\xff\xf7", 18_000, 18_000)[:-2] + bytes(3_600_000) + b"\xff\xd9", uid.JPEGLSLossless,
-            {"Rows": 18_000, "Columns": 18_000}, ("256 MiB",)),
+            {"Rows": 18_000, "Columns": 18_000}, ("64 MiB",)),
         "JPEG-LS cut and closed": (jls[: len(jls) // 2] + b"\xff\xd9", uid.JPEGLSLossless, {}, ("cannot be decoded",)),
+        "JPEG cut and closed": (jpeg[: len(jpeg) // 2] + b"\xff\xd9", uid.JPEGLosslessSV1, {}, ("ends too early",)),
+        "JPEG cut by a byte": (jpeg[:-3] + b"\xff\xd9", uid.JPEGLosslessSV1, {}, ("ends too early",)),
+        "JPEG 2000 cut and closed": (j2k[:-200] + b"\xff\xd9", uid.JPEG2000Lossless, {}, ("damaged or truncated",)),
+        "JPEG 2000 without its tile": (
+            j2k[: j2k.index(b"\xff\x90")] + b"\xff\xd9", uid.JPEG2000Lossless, {}, ("damaged or truncated",)),
         "JPEG-LS of 70": (_resized(jls, b"\xff\xf7", 64, 70), uid.JPEGLSLossless, {}, ("(64, 70, 1)",)),
         "JPEG cut": (jpeg[:-200], uid.JPEGLosslessSV1, {}, ("truncated",)),
         "JPEG-LS cut": (jls[:-200], uid.JPEGLSLossless, {}, ("truncated",)),
@@ -437,6 +442,7 @@ _HOSTILE = (
     "elements|items|elements of an item|nested|deflated cut|deflated elements|long value|no mark|"
     "JPEG 2000 of 60 000|JPEG 2000 of many tiles|both of 60 000|JPEG of 60 000|JPEG of 65|"
     "JPEG-LS with nothing in it|JPEG-LS of 200 MiB|JPEG-LS of 618 MiB|JPEG-LS cut and closed|JPEG-LS of 70|"
+    "JPEG cut and closed|JPEG cut by a byte|JPEG 2000 cut and closed|JPEG 2000 without its tile|"
     "JPEG cut|JPEG-LS cut|JPEG 2000 cut|RLE of 4000|video|rows|no rows|frames|more frames|bits|samples|"
     "spacing NaN|spacing 0|one spacing|slope|palette|unknown colours"
 )

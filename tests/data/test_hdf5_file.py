@@ -12,7 +12,7 @@ import pytest
 
 from convoxel import data
 from convoxel.data.hdf5_file import open_hdf5, read_dataset
-from convoxel.data.image_file import map_image
+from convoxel.data.image_file import map_image, read_header
 from convoxel.data.label_file import read_label
 from convoxel.errors import UnsupportedError
 from convoxel.predict.case_files import list_inputs
@@ -159,6 +159,13 @@ def test_one_image_in_a_file(tmp_path: Path) -> None:
         file["number"] = 3
     np.testing.assert_array_equal(data.read_image(path, dims=3).image[0], volume[0].astype(np.float32))
     refused(lambda: data.read_image(f"{path}#/number"), f"{path}#/number", "a single number")
+    with h5py.File(path, "a") as file:
+        file.create_dataset("lost", (5, 6), "i2", chunks=(2, 3), fillvalue=7)[:4] = 1
+        file.create_dataset("none", (5, 6), "i2", fillvalue=7)
+    for name in ("lost", "none"):
+        assert read_header(Path(f"{path}#/{name}")).note == "chunks that are not there are taken for the fill value 7"
+        assert data.read_image(f"{path}#/{name}").image[0, 4].tolist() == [7] * 6
+    assert read_header(Path(f"{path}#/flat")).note == "" == read_header(Path(f"{path}#/image")).note
 
 
 def test_a_folder_of_files_is_a_data_set(tmp_path: Path) -> None:

@@ -195,6 +195,33 @@ def test_false_pictures_are_refused(tmp_path: Path, kind: str) -> None:
     assert peak < 16 * 2**20
 
 
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_rows": 2}, {"exif": b"\xff\xd9"}])
+@pytest.mark.parametrize("colours", [1, 3])
+def test_a_jpeg_that_was_cut_and_closed_again_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, colours: int, options: dict[str, Any]
+) -> None:
+    """Pillow, as every other program, fills up what is missing."""
+    rows = np.linspace(0, 9, 70)[:, None, None] + np.arange(colours)
+    pixels = (120 + 60 * np.sin(rows + rows[::-1].swapaxes(0, 1)) + RNG.normal(0, 9, (70, 70, colours))).clip(0, 255)
+    path = save(tmp_path / "a.jpg", Image.fromarray(pixels.astype(np.uint8).squeeze()), quality=95, **options)
+    whole = path.read_bytes()
+    for behind in (b"", b"\0\0", whole):  # padding, a phone's further picture
+        path.write_bytes(whole + behind)
+        assert data.read_image(path).image.shape == (colours, 70, 70)
+    for kept in (*np.linspace(len(whole) // 3, len(whole) - 30, 12).astype(int), whole.rindex(b"\xff\x00") + 1):
+        path.write_bytes(whole[:kept] + b"\xff\xd9")
+        refused(lambda: data.read_image(path), path)
+    monkeypatch.setattr(picture, "_SMALL", 0)
+    path.write_bytes(whole[: len(whole) * 3 // 4] + b"\xff\xd9")
+    refused(lambda: data.read_image(path), path, "ends too early")
+
+
+def test_grey_to_the_corner_is_a_whole_picture(tmp_path: Path) -> None:
+    for options in ({}, {"progressive": True}):
+        path = save(tmp_path / "a.jpg", Image.fromarray(np.full((40, 40, 3), 128, np.uint8)), **options)
+        assert (data.read_image(path).image == 128).all()
+
+
 def test_animation_is_refused(tmp_path: Path) -> None:
     frames = [Image.fromarray(GREY), Image.fromarray(255 - GREY)]
     path = save(tmp_path / "a.png", frames[0], save_all=True, append_images=frames[1:])

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from convoxel import data
+from convoxel.data.image_file import read_header
 from convoxel.data.label_file import read_label
 from convoxel.errors import DataError
 from tests.support.refusal import refused
@@ -47,6 +48,12 @@ def test_tables(tmp_path: Path, kind: str) -> None:
         expected = np.concatenate([[[1, 1, 1]], expected])
     np.testing.assert_array_equal(sample.image, expected.astype(np.float32))
     assert sample.spacing_mm is None if interval is None else np.allclose(sample.spacing_mm or (), interval)
+
+
+def test_a_last_line_that_does_not_end_is_noted(tmp_path: Path) -> None:
+    """A table that was cut within its last number cannot be told from a whole one otherwise."""
+    for text, noted in (("1,2\n3,45\n", False), ("1,2\r\n3,45\r\n", False), ("1,2\n3,4", True)):
+        assert ("was cut" in read_header(table(tmp_path / "a.csv", text)).note) == noted
 
 
 FALSE_TABLES = {

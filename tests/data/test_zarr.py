@@ -12,7 +12,7 @@ import pytest
 
 from convoxel import data
 from convoxel.data import zarr_array, zarr_image
-from convoxel.data.image_file import map_image
+from convoxel.data.image_file import map_image, read_header
 from convoxel.data.label_file import read_label
 from convoxel.data.mapped_image import MappedImage
 from convoxel.errors import DataError
@@ -79,6 +79,9 @@ def test_what_was_never_written_has_the_fill_value(tmp_path: Path) -> None:
         made[4, 4] = 2
         np.testing.assert_array_equal(zarr_array.open_array(path).read(), made[:])
         refused(lambda path=path: data.read_image(path), path, "99 values are NaN")  # type: ignore[misc]
+        assert read_header(path).note == "chunks that are not there are taken for the fill value nan"
+        made[:] = 1
+        assert read_header(path).note == ""
     made = zarr.create_array(tmp_path / "s.zarr", shape=(8, 8), chunks=(2, 2), shards=(4, 4), dtype="i2", fill_value=7)
     made[0, 0] = 1
     np.testing.assert_array_equal(zarr_array.open_array(tmp_path / "s.zarr").read(), made[:])

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,7 @@ from convoxel.data.numpy_file import Claims
 from convoxel.errors import DataError, UnsupportedError
 from convoxel.files.fault import fault, shown
 from convoxel.files.memory import check_memory
-from convoxel.files.stream import check_ratio, file_size
+from convoxel.files.stream import check_ratio, file_size, inflate_chunk
 from convoxel.files.values import Array
 
 _DEFLATE, _SHUFFLE, _FLETCHER, _LZF = 1, 2, 3, 32000
@@ -102,6 +101,15 @@ class HDF5File:
         """
         found = self._open(name)
         return found.shape, found.dtype
+
+    def note(self, name: str) -> str:
+        """Return in words that values of a data set were never written; "" where all were."""
+        found = self._open(name)
+        there = found.stored.get_storage_size() > 0
+        if found.chunk is not None:
+            count = math.prod(-(-size // step) for size, step in zip(found.shape, found.chunk, strict=True))
+            there = found.stored.get_num_chunks() == count
+        return "" if there else f"chunks that are not there are taken for the fill value {found.fill().item():g}"
 
     def read(self, name: str) -> Array:
         """Return a data set as stored, after its claims were checked; errors as of ``claims``."""
@@ -221,8 +229,7 @@ class _Dataset:
             return bytes(content)
         try:
             if code == _DEFLATE:
-                unpacked: bytes = zlib.decompressobj().decompress(content, most + _SLACK)
-                return unpacked
+                return inflate_chunk(content, most + _SLACK)
             return bytes(_imagecodecs().lzf_decode(content, out=most + _SLACK))
         except Exception as error:  # zlib.error, and imagecodecs' own kinds
             raise fault(self.where, f"a chunk cannot be unpacked ({error})", "whole chunks", _COPY) from None

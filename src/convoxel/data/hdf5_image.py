@@ -7,6 +7,7 @@ NumPy file do. Attributes are not read.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +43,8 @@ def read_header(path: Path) -> Header:
     """Return the checked header of an image in an HDF5 file."""
     place, name = split_place(path)
     with open_hdf5(place) as file:
-        return _header(path, file, name or _only(path, file))
+        name = name or _only(path, file)
+        return replace(_header(path, file, name), note=file.note(name))
 
 
 def read_values(path: Path, label: bool) -> tuple[Header, Array]:

@@ -39,7 +39,8 @@ class Header:
         classes: names by class number that a label's file gives, "" where it gives none, or should get (default none).
         stored: shape and type of an array whose file does not say what its axes mean (NumPy); None elsewhere.
         axes: what those axes mean, such as "HWC"; "" where that is open, and ``shape`` is then the whole array's.
-        note: in words, what the reader did to a picture that is more than grey or RGB (default "", nothing).
+        note: in words, what the reader did to a picture that is more than grey or RGB, or took for granted (default "",
+            nothing).
         origin: what of the file's own header survives in a file that is written beside it; its format alone knows what
             it holds. None where there is nothing.
         scale: value that one stored unit stands for, in a file that is written (default 1; NIfTI and TIFF of shares).
@@ -98,7 +99,7 @@ def describe_reading(headers: Mapping[str, Header]) -> list[str]:
     sentences = []
     for words, names in found.items():
         first, count = headers[names[0]], len(names)
-        if first.stored is not None:
+        if first.stored is not None and words == first.axes:
             axes = f"the axes of {plural(count, 'NumPy image')} are read as {words}"
             sentences.append(f"{axes}; the first: {names[0]}, {first.stored[0]}")
         else:
@@ -129,7 +130,7 @@ def fit_channels(path: str | Path, header: Header, channels: int | None) -> int:
         else f"Give every image {channels} channels, or put it into a set of its own"
     )
     came = "1 channel" if header.channels == 1 else f"{header.channels} channels"
-    came += f" ({header.note})" if header.note else ""
+    came += f" ({header.note})" if header.note and header.colour else ""
     raise fault(path, f"the image has {came}", f"{channels}, as in the rest of the data set", hint)
 
 

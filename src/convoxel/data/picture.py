@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convoxel.data.image_header import Header
+from convoxel.data.jpeg_end import lengthen
 from convoxel.errors import DataError, UnsupportedError
 from convoxel.files.fault import fault
 from convoxel.files.memory import check_memory
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 MOST_PIXELS = 89_000_000
 _MOST_SCANS = 100  # of a JPEG; progressive ones have about ten
 _STRIP = 2**20  # pixels that are converted at a time
+_SMALL = 2**17  # pixels, of which a block of 16 x 16 is 0.2 % or more
 _PIXEL_BYTES = {"I;16": 2, "I;16B": 2, "I;16L": 2, "I": 4}  # in other modes one for each band
 _COPY = "Copy the picture again from its source, or save it anew as PNG"
 _ORIENTATION = 0x0112
@@ -80,14 +82,39 @@ def _read(path: Path, convert: Callable[[Image], Array]) -> tuple[Header, Array]
     with _open(path) as image:
         header = _header(path, image)
         try:
+            whole = _is_whole(path, image)
             pixels = convert(_upright(image))
         except DataError:
             raise
         except Exception as error:  # Pillow raises a dozen kinds for damaged content
             raise fault(path, f"the picture cannot be decoded ({error})", "a whole PNG or JPEG", _COPY) from None
+    if not whole:
+        raise fault(path, "the picture ends too early: its last pixels are missing", "a whole JPEG", _COPY)
     if pixels.shape[1:] != header.shape:
         raise fault(path, f"the picture decodes to {pixels.shape[1:]}", f"{header.shape} as in the header", _COPY)
     return header, np.ascontiguousarray(pixels)
+
+
+def _is_whole(path: Path, image: Image) -> bool:
+    """Return whether a picture has all its pixels: a JPEG that was cut and closed again decodes, too.
+
+    In one that was stored row by row, what is missing is grey, but for one block. Only where the last pixel is grey, in
+    small pictures and in progressive ones does it take another decoding to know.
+    """
+    if image.format != "JPEG":
+        return True
+    image.load()
+    width, height = image.size
+    last = np.asarray(image.crop((width - 1, height - 1, width, height)))
+    if width * height > _SMALL and not image.info.get("progressive") and not np.isin(last, (127, 128)).all():
+        return True
+    longer = lengthen(read_bytes(path))
+    if longer is None:
+        return False
+    other = _opened("JPEG", longer)
+    rows = max(_STRIP // width, 1)
+    strips = ((0, top, width, min(top + rows, height)) for top in range(0, height, rows))
+    return all(image.crop(strip).tobytes() == other.crop(strip).tobytes() for strip in strips)
 
 
 def _open(path: Path) -> Image:
@@ -115,7 +142,7 @@ def _open(path: Path) -> Image:
         raise fault(path, f"the {kind} header cannot be read ({error})", "a valid picture", _COPY) from None
     decoded = width * height * _PIXEL_BYTES.get(image.mode, len(image.getbands()))
     check_ratio(path, len(content), decoded)
-    check_memory(path, decoded + 4 * width * height * min(len(image.getbands()), 3))
+    check_memory(path, (1 + (kind == "JPEG")) * decoded + 4 * width * height * min(len(image.getbands()), 3))
     return image
 
 

@@ -44,9 +44,11 @@ def _read(path: Path) -> tuple[Header, Array]:
     """Return the header, and the channels (samples, channels)."""
     check_memory(path, 6 * file_size(path))
     try:
-        text = read_bytes(path).decode("utf-8-sig").strip("\n\r")
+        content = read_bytes(path).decode("utf-8-sig")
     except UnicodeDecodeError:
         raise fault(path, "the text is not UTF-8", "a table in UTF-8", "Save it as CSV in UTF-8") from None
+    text = content.strip("\n\r")
+    note = "" if content.endswith(("\n", "\r")) else "the last line does not end, as in a file that was cut,"
     first = text.split("\n", 1)[0]
     if not first or len(first) > _MOST_LINE or "\0" in first:
         raise fault(path, "this is no table of numbers", "rows of numbers", _MEND)
@@ -66,7 +68,7 @@ def _read(path: Path) -> tuple[Header, Array]:
     interval = None
     if names is not None:
         table, interval = _split_time(path, names, table)
-    return Header((len(table),), table.shape[1], None if interval is None else (interval,)), table
+    return Header((len(table),), table.shape[1], None if interval is None else (interval,), note=note), table
 
 
 def _is_number(cell: str) -> bool:

@@ -11,7 +11,6 @@ import json
 import math
 import os
 import struct
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import product
@@ -24,7 +23,7 @@ import numpy as np
 from convoxel.errors import UnsupportedError
 from convoxel.files.fault import brief, fault, shown
 from convoxel.files.memory import check_memory
-from convoxel.files.stream import check_ratio, read_bytes, read_text
+from convoxel.files.stream import check_ratio, inflate_chunk, read_bytes, read_text
 from convoxel.files.values import Array
 from convoxel.fork import cached_property
 
@@ -143,6 +142,17 @@ class ZarrArray:
         """Bytes of all files in the folder; links are not followed."""
         return sum((Path(folder) / name).lstat().st_size for folder, _, names in os.walk(self.path) for name in names)
 
+    @property
+    def note(self) -> str:
+        """In words, that chunks were never written, or were lost, which files do not tell apart; else ""."""
+        grid = [range(-(-size // step)) for size, step in zip(self.shape, self.chunk, strict=True)]
+        if math.prod(map(len, grid)) > _MOST_CHUNKS:
+            return ""  # reading refuses it
+        whole = all((self.path / self.key(position)).exists() for position in product(*grid))
+        return (
+            "" if whole else f"chunks that are not there are taken for the fill value {np.asarray(self.fill).item():g}"
+        )
+
     def _read_chunk(self, position: tuple[int, ...]) -> Array | None:
         path = self.path / self.key(position)
         try:
@@ -211,8 +221,7 @@ def _undo(path: Path, name: str, content: bytes, most: int) -> bytes:
         return content[:-4]
     try:
         if name in ("gzip", "zlib"):
-            unpacked: bytes = zlib.decompressobj(31 if name == "gzip" else 15).decompress(content, most + _SLACK)
-            return unpacked
+            return inflate_chunk(content, most + _SLACK, 31 if name == "gzip" else 15)
         if name == "blosc" and (len(content) < 16 or struct.unpack_from("<I", content, 4)[0] > most + _SLACK):
             raise ValueError("the block claims another size")
         if name == "lz4":

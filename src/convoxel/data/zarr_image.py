@@ -33,8 +33,9 @@ Floats = NDArray[np.float64]
 
 
 def read_header(path: Path) -> Header:
-    """Return the checked header of the image in a Zarr folder; no chunk is read."""
-    return _open(path).header
+    """Return the checked header of the image in a Zarr folder; no chunk is read, but chunks that lack are noted."""
+    image = _open(path)
+    return replace(image.header, note=image.array.note)
 
 
 def read_values(path: Path, label: bool) -> tuple[Header, Array]:

@@ -148,6 +148,18 @@ def inflated_pieces(
         )
 
 
+def inflate_chunk(content: bytes, most: int, wrapper: int = ZLIB_WRAPPER) -> bytes:
+    """Return what a whole deflated stream holds, at most ``most`` bytes; zlib.error or EOFError where it is damaged.
+
+    The checksum at its end is verified, unless there are more bytes than ``most``.
+    """
+    unpacker = zlib.decompressobj(wrapper)
+    unpacked = unpacker.decompress(content, most)
+    if not unpacker.eof and len(unpacked) < most:
+        raise EOFError("the stream ends too early")
+    return unpacked
+
+
 class _ExcessError(Exception):
     """More bytes than the bound: internal signal between _members and inflate."""
 

@@ -5,11 +5,10 @@ Figures are written with all their digits; what is undefined stays empty.
 
 from __future__ import annotations
 
-import csv
-import io
 from pathlib import Path
 
 from convoxel.files.atomic import write_text
+from convoxel.files.csv_text import csv_text
 from convoxel.files.values import Options
 
 
@@ -19,16 +18,13 @@ def write_case_table(path: Path, evaluation: Options) -> Path:
     Columns of a segmentation: image, subject, class, labelled_voxels, predicted_voxels, then a column for each metric
     with its unit, such as "hd95 (mm)". Of a classification: image, subject, class, predicted, correct, probability, and
     the probability of each class, "p_cat" (of up to 128 classes). Of a regression: image, subject, then the true and
-    the predicted value of each target.
+    the predicted value of each target, "age" and "predicted_age" ("true_age" for all, where a column would come twice).
 
     Raises:
         DataError: the file cannot be written.
     """
     kinds = {"mean Dice": _overlap_rows, "R²": _value_rows}
-    rows = kinds.get(evaluation["metric_name"], _class_rows)(evaluation)
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return write_text(path, text.getvalue())
+    return write_text(path, csv_text(kinds.get(evaluation["metric_name"], _class_rows)(evaluation)))
 
 
 def _overlap_rows(evaluation: Options) -> list[list[object]]:
@@ -44,9 +40,11 @@ def _overlap_rows(evaluation: Options) -> list[list[object]]:
 
 def _value_rows(evaluation: Options) -> list[list[object]]:
     samples = evaluation["samples"]
-    named = [name for target in samples[0]["truth"] for name in (target, f"predicted_{target}")] if samples else []
+    targets = list(samples[0]["truth"]) if samples else []
+    taken = {"image", "subject", *(f"predicted_{target}" for target in targets)}
+    prefix = "true_" if taken.intersection(targets) else ""
     return [
-        ["image", "subject", *named],
+        ["image", "subject", *(name for each in targets for name in (f"{prefix}{each}", f"predicted_{each}"))],
         *([sample["name"], sample["subject"], *(sample[side][target] for target in sample["truth"]
                                                 for side in ("truth", "predicted"))] for sample in samples),
     ]  # fmt: skip

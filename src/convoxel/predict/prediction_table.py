@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -11,6 +9,7 @@ import numpy as np
 
 from convoxel.data import Sample
 from convoxel.files.atomic import write_json, write_text
+from convoxel.files.csv_text import csv_text
 from convoxel.predict.classification_metric import THRESHOLD
 from convoxel.predict.inference import Predictor
 
@@ -24,8 +23,8 @@ def predict_rows(predictor: Predictor, names: Sequence[str], samples: Sequence[S
     rows: list[Row] = []
     for name, share in zip(names, found, strict=True):
         if regress:
-            named = {name: float(f"{value:.9g}") for name, value in zip(predictor.classes, share, strict=True)}
-            rows.append({"file": name, **named})
+            values = (float(f"{value:.9g}") for value in share)
+            rows.append({"file": name, **dict(zip(columns(predictor)[1:], values, strict=True))})
             continue
         named = {f"p_{name}": round(float(p), 6) for name, p in zip(predictor.classes, share, strict=True)}
         if predictor.run.data.multi_label:  # as the column of labels.csv: no name where there is no class
@@ -40,7 +39,8 @@ def predict_rows(predictor: Predictor, names: Sequence[str], samples: Sequence[S
 def columns(predictor: Predictor) -> list[str]:
     """Return the names of the columns, as :func:`predict_rows` fills them."""
     if predictor.run.config.task == "regress":
-        return ["file", *predictor.classes]
+        prefix = "predicted_" if "file" in predictor.classes else ""
+        return ["file", *(f"{prefix}{name}" for name in predictor.classes)]
     chosen = ["labels"] if predictor.run.data.multi_label else ["class", "probability"]
     return ["file", *chosen, *(f"p_{name}" for name in predictor.classes)]
 
@@ -54,8 +54,4 @@ def write_table(target: Path, names: Sequence[str], rows: Sequence[Mapping[str, 
     if target.suffix.lower() == ".json":
         write_json(target, [dict(row) for row in rows])
         return
-    text = io.StringIO()
-    table = csv.DictWriter(text, names, lineterminator="\n", restval="", extrasaction="ignore")
-    table.writeheader()
-    table.writerows(rows)
-    write_text(target, text.getvalue())
+    write_text(target, csv_text([names, *([row.get(name, "") for name in names] for row in rows)]))
