@@ -1,7 +1,7 @@
 """Pixels of DICOM images: compressed streams are held against their header, then pydicom and its plugins decode.
 
 A decoder trusts the sizes in its own stream, whatever the DICOM header says; so these are read here first. Where both
-lie alike, the bound of a frame holds, which a decoder takes about four times; streams that end too early are refused.
+lie alike, the bound of a frame holds; streams that end too early are refused.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from convoxel.data import jpeg_ls
 from convoxel.data.dicom_file import PIXEL_ELEMENTS, Frame, ImageObject, open_elements, quiet, transfer_syntax
 from convoxel.data.jpeg_end import ends_early
 from convoxel.files.fault import brief, fault
-from convoxel.files.file_array import MOST_IN_MEMORY
 from convoxel.files.stream import check_ratio, file_size
 from convoxel.files.values import Array
 
@@ -25,9 +24,9 @@ _RLE = "1.2.840.10008.1.2.5"
 _JPEG = tuple(f"1.2.840.10008.1.2.4.{n}" for n in (50, 51, 57, 70))
 _JPEG_LS = tuple(f"1.2.840.10008.1.2.4.{n}" for n in (80, 81))
 _JPEG_2000 = tuple(f"1.2.840.10008.1.2.4.{n}" for n in (90, 91, 201, 202, 203))
-# A compressed frame may decode to as much as lies in memory (mammograms have 56 MiB); all of a file to more only at the
-# ratio, or after all of it was decoded once.
-_MOST_FRAME, _MOST_RATIO = MOST_IN_MEMORY, 50
+# A compressed frame may decode to the first (mammograms have 56 MiB), which decoders take up to four times; a file to
+# more only at the ratio, or after all of it was decoded once.
+_MOST_FRAME, _MOST_RATIO = 64 * 2**20, 50
 _MOST_SCANS = 100  # of a JPEG; progressive ones have about ten
 _MOST_TILES = 1024  # of a JPEG 2000; the decoder keeps some kilobytes for each
 
