@@ -42,7 +42,7 @@ from torch import nn
 import convoxel as cx
 from convoxel.bench.clock import write_json
 from convoxel.bench.comparison import OURS, Comparison
-from convoxel.bench.engine import ENGINES
+from convoxel.bench.engine import ENGINES, PRECISIONS, choose_engines, ours
 from convoxel.bench.network_bench import measure_network, missing_engines
 from convoxel.bench.network_list import Network
 from convoxel.bench.summary_table import geometric_means
@@ -356,7 +356,9 @@ class Settings:
         network = Network(case.name, "tools.packages:build", case.channels, size, {"name": case.name}, tolerance=LOOSE)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            found = measure_network(network, batch=1, **asdict(self))
+            [found] = measure_network(
+                network, 1, self.threads, precisions=[self.precision], engines=self.engines, rounds=self.rounds
+            )
         return {**found.to_dict(), "settings": asdict(self)}
 
 
@@ -451,33 +453,38 @@ def check(chosen: list[Case], path: Path | None) -> int:
     return 1 if {"wrong", "refused"} & set(states) else 0
 
 
-def parse_engines(text: str) -> list[str]:
-    """Parse names of engines, separated by commas; ours always takes part."""
-    names = text.split(",")
-    if unknown := set(names) - set(ENGINES):
-        raise argparse.ArgumentTypeError(f"got {', '.join(sorted(unknown))}; expected some of {', '.join(ENGINES)}")
-    return [name for name in ENGINES if name in (OURS, *names)]
+def parse_peers(text: str) -> list[str]:
+    """Parse names of other engines, separated by commas."""
+    names, known = text.split(","), [name for name in ENGINES if not name.startswith(OURS)]
+    if unknown := set(names) - set(known):
+        raise argparse.ArgumentTypeError(f"got {', '.join(sorted(unknown))}; expected some of {', '.join(known)}")
+    return names
+
+
+def find_engines(precision: str, peers: list[str] | None) -> list[str]:
+    """Return ours and the peers; by default those that the bench takes, and PyTorch in its own memory format."""
+    usual = [name for name in (*choose_engines([precision]), "pytorch") if name != ours(precision)]
+    return choose_engines([precision], usual if peers is None else peers)
 
 
 def main() -> int:
-    usual = ",".join(name for name in ENGINES if name != "torch.compile")
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("patterns", nargs="*", default=["*"], help="names such as 'timm/resnet*'")
     parser.add_argument("--sample", action="store_true", help="only one network of each family")
     parser.add_argument("--list", action="store_true", help="print the names and exit")
     parser.add_argument("--json", type=Path, metavar="FILE", help="file to which the figures are added")
     parser.add_argument("--speed", action="store_true", help="measure speed on inputs of the usual sizes")
-    parser.add_argument("--engines", type=parse_engines, default=usual, metavar="A,B", help=f"with --speed ({usual})")
+    parser.add_argument("--peers", type=parse_peers, metavar="A,B", help="with --speed (default: the fast ones)")
     parser.add_argument(
         "--precision",
-        choices=("float32", "high"),
+        choices=PRECISIONS,
         default="float32",
         help="with --speed: precision of our engine (default float32)",
     )
     parser.add_argument(
         "--threads", type=int, default=default_threads(), help="with --speed: threads of every engine (default: all)"
     )
-    parser.add_argument("--rounds", type=int, default=7, help="with --speed: timed runs of every engine (default 7)")
+    parser.add_argument("--rounds", type=int, default=7, help="with --speed: turns of every engine (default 7)")
     options = parser.parse_args()
     if options.rounds < 1 or options.threads < 1:
         parser.error(f"got --rounds {options.rounds} and --threads {options.threads}; expected 1 or more of each")
@@ -497,11 +504,10 @@ def main() -> int:
         return 0
     if not options.speed:
         return check(chosen, options.json)
-    if absent := missing_engines():
+    engines = find_engines(options.precision, options.peers)
+    if absent := missing_engines(engines):
         print(f"Without {', '.join(absent)}, which are not installed.")
-    return measure_all(
-        chosen, Settings(options.engines, options.precision, options.threads, options.rounds), options.json
-    )
+    return measure_all(chosen, Settings(engines, options.precision, options.threads, options.rounds), options.json)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ _Result = TypeVar("_Result")
 # Long enough for the other contenders' threads to stop spinning, given KMP_BLOCKTIME=5 (see ``peer``).
 _PAUSE_S = 0.03
 _LONG_S = 0.3
+_WARM_S = 0.1
 
 
 def time_run(run: Callable[[], object]) -> float:
@@ -31,6 +32,24 @@ def time_run(run: Callable[[], object]) -> float:
     begun = time.perf_counter()
     run()
     return time.perf_counter() - begun
+
+
+def time_turn(run: Callable[[], object], turn_s: float) -> float:
+    """Return the mean seconds of a run among back-to-back ones that take ``turn_s``, after untimed ones.
+
+    As in a program that computes one input after another: threads are awake, weights lie in the caches that hold them.
+    """
+    warm_until = time.perf_counter() + min(_WARM_S, turn_s / 4)
+    run()
+    while time.perf_counter() < warm_until:
+        run()
+    count, begun = 0, time.perf_counter()
+    while True:
+        run()
+        count += 1
+        passed = time.perf_counter() - begun
+        if passed >= turn_s:
+            return passed / count
 
 
 def interleave(

@@ -12,7 +12,7 @@ from convoxel.bench.layer_list import parse_layer
 from convoxel.files.values import JsonObject
 from convoxel.native.calibration import calibrate, known_calibration, recalibrate
 
-_PACKAGES = ("numpy", "torch", "monai", "onnx", "onnxruntime", "openvino")
+_PACKAGES = ("numpy", "torch", "monai", "onnx", "onnxruntime", "openvino", "nncf")
 # A layer of every kind that networks are made of, as `convoxel bench layers` writes them.
 _TYPICAL = (
     ("first layer", "– 2 3x224 64 k7 s2"),
@@ -51,7 +51,7 @@ def describe_engine(threads: int | None = None, renew: bool = False) -> JsonObje
         "threads": count,
         "caches": native.caches(),
         "python": platform.python_version(),
-        "packages": {name: _version(name) for name in _PACKAGES},
+        "packages": package_versions(),
         "ceiling_flops": ceiling,
         "bandwidth_bytes_per_s": native.measure_bandwidth(count),
         "algorithms": native.algorithms(),
@@ -89,6 +89,11 @@ def _choice(name: str, line: str, threads: int) -> JsonObject:
         "algorithm": found[0][0],
         "candidates": [{"name": each, "cost": cost / found[0][1]} for each, cost in found],
     }
+
+
+def package_versions() -> dict[str, str | None]:
+    """Return the versions of the packages whose speed or files matter here; None of those that are not installed."""
+    return {name: _version(name) for name in _PACKAGES}
 
 
 def _version(package: str) -> str | None:

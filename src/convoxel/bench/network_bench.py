@@ -1,73 +1,160 @@
-"""One network measured: ours in turn with the peers, every engine in its own process."""
+"""One network measured: ours at each precision in turn with the peers, every engine in its own process."""
 
 from __future__ import annotations
 
 import contextlib
-import functools
+import os
+import random
+import statistics
 import tempfile
 import time
-import warnings
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from convoxel.bench.clock import interleave, measure_ceilings
+from convoxel.bench.clock import measure_ceilings
 from convoxel.bench.comparison import OURS, Comparison, Times
-from convoxel.bench.engine import ENGINES, Task, first_output
+from convoxel.bench.engine import ENGINES, Floats, choose_engines, ours, peer_class
+from convoxel.bench.network_files import NetworkFiles, Program
 from convoxel.bench.network_list import Network
 from convoxel.bench.peer import lacking
 from convoxel.bench.worker import Worker, WorkerFailed
-from convoxel.files.atomic import open_atomic
-from convoxel.native.plan import Floats
+from convoxel.errors import ConvoxelError
+from convoxel.files.values import JsonObject
+
+ROUNDS, TURN_S = 5, 0.4
+_PAUSE_S = 0.03  # for the threads of the engine before to fall asleep
+# ‖y − y₀‖ / ‖y₀‖ beyond which an engine does not compute in the class that it is compared in; of float32 and high the
+# network's own tolerance. 8 binary digits err by 1e-3 to 1e-1 in networks of 10 to 120 layers with random weights.
+_TOLERANCE = {"bfloat16": 0.25, "int8": 1.0}
+_FLOAT32 = 1e-4  # an engine that picks its precision itself and errs less than this has picked float32
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """One engine on one network.
+
+    Attributes:
+        network, batch, threads, engine: name of the network, images in the input, CPU threads, and name of the engine.
+        precision: class of precision in which the engine is compared.
+        turns_s: seconds of one input in each turn; none if the engine failed.
+        l2_error: ‖y − y₀‖ / ‖y₀‖, where y₀ is the result in float64; of several arrays, the first.
+        failed: reason why the engine did not run or does not count, "" if it counts.
+        ready_s: seconds from a file (PyTorch: from the network's code) to the first result, without imports.
+        peak_bytes: peak memory of the process, beyond that of the imported engine.
+        compile_s: seconds from the PyTorch module to our program; None of peers.
+        macs: multiply-accumulates of one run by direct convolution.
+        ceiling: operations per second that registers allow on these threads, the largest of several measurements.
+        load: load averages of one minute before and after the turns.
+    """
+
+    network: str
+    batch: int
+    threads: int
+    engine: str
+    precision: str
+    turns_s: tuple[float, ...] = ()
+    l2_error: float | None = None
+    failed: str = ""
+    ready_s: float = 0.0
+    peak_bytes: int = 0
+    compile_s: float | None = None
+    macs: int = 0
+    ceiling: float = 0.0
+    load: tuple[float, ...] = ()
+
+    @property
+    def time(self) -> Mapping[str, float]:
+        """Median, least and largest time of the turns."""
+        turns = self.turns_s
+        return {"median_s": statistics.median(turns), "min_s": min(turns), "max_s": max(turns)}
+
+    @property
+    def spread(self) -> float:
+        """Largest less least time of a turn, by the median."""
+        return (max(self.turns_s) - min(self.turns_s)) / statistics.median(self.turns_s)
+
+    def to_dict(self) -> JsonObject:
+        """Return everything as JSON knows it."""
+        return {**asdict(self), "turns_s": list(self.turns_s), "load": list(self.load)}
+
+    @classmethod
+    def from_dict(cls, words: JsonObject) -> Measurement:
+        """Return the measurement that ``to_dict`` told."""
+        return cls(**{**words, "turns_s": tuple(words["turns_s"]), "load": tuple(words["load"])})
 
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkResult(Comparison):
-    """One network, measured.
+    """A network at one precision of ours beside its peers.
 
     Attributes:
         network: the network.
         batch: images in the input.
         threads: number of CPU threads of every engine.
-        macs: multiply-accumulates of one run by direct convolution.
-        times: median_s, min_s and max_s of all contenders.
-        failed: reasons why other engines did not run, by name.
-        compile_s: seconds of our engine from the PyTorch module to a program.
-        ready_s: seconds from a file (PyTorch: from the network's code) to the first result, by name, without imports.
-        peak_bytes: peak memory of each process, beyond that of the imported engine.
-        l2_errors: ‖y − y₀‖ / ‖y₀‖, where y₀ is PyTorch's result; of several arrays, the first.
-        ceiling: operations per second that registers allow on these threads, the largest of several measurements.
+        precision: precision of ours.
+        measured: all measurements of the network, by engine.
     """
 
     network: Network
     batch: int
     threads: int
-    macs: int
-    times: Times
-    failed: Mapping[str, str]
-    compile_s: float
-    ready_s: Mapping[str, float]
-    peak_bytes: Mapping[str, int]
-    l2_errors: Mapping[str, float]
-    ceiling: float
+    precision: str = "float32"
+    measured: Mapping[str, Measurement] = field(default_factory=dict)
+
+    @property
+    def own(self) -> Measurement:
+        """The measurement of ours."""
+        return self.measured[ours(self.precision)]
+
+    @property
+    def times(self) -> Times:  # type: ignore[override]
+        """Times of ours and of the peers of the same class."""
+        found = {} if self.own.failed else {OURS: self.own.time}
+        return {**found, **{name: self.measured[name].time for name in self._peers(peer_class(self.precision))}}
+
+    def _peers(self, precision: str = "", installed: bool = False) -> list[str]:
+        """Return the peers that count, of a class of precision, or only those that users get by default."""
+        return [
+            name
+            for name, each in self.measured.items()
+            if not name.startswith(OURS) and not each.failed and precision in ("", each.precision)
+            and (ENGINES[name].installed or not installed)
+        ]  # fmt: skip
 
     @property
     def peers(self) -> tuple[str, ...]:  # type: ignore[override]
-        """The other engines that ran."""
+        """The engines of the same class that ran."""
         return tuple(name for name in self.times if name != OURS)
+
+    @property
+    def ceiling(self) -> float:  # type: ignore[override]
+        """Operations per second that registers allow on these threads."""
+        return self.own.ceiling
+
+    @property
+    def default_ratio(self) -> float | None:
+        """Our speed by that of the fastest engine as users get it, whatever it computes in."""
+        times = [self.measured[name].time["median_s"] for name in self._peers(installed=True)]
+        return min(times) / self.time_s if times and self.ran else None
+
+    @property
+    def failed(self) -> Mapping[str, str]:
+        """Reasons why engines did not run or do not count, by name."""
+        return {name: each.failed for name, each in self.measured.items() if each.failed}
 
     @property
     def gflop(self) -> float:
         """Billions of multiplications and additions of one run by direct convolution."""
-        return 2e-9 * self.macs
+        return 2e-9 * self.own.macs
 
     @property
     def group(self) -> str:
-        """Batch and threads."""
-        return f"batch {self.batch}, {self.threads} thread{'' if self.threads == 1 else 's'}"
+        """Precision, batch and threads."""
+        return f"{self.precision}, batch {self.batch}, {self.threads} thread{'' if self.threads == 1 else 's'}"
 
     @property
     def label(self) -> str:
@@ -77,137 +164,199 @@ class NetworkResult(Comparison):
     @property
     def own_peak_bytes(self) -> int:
         """The most memory of our process."""
-        return self.peak_bytes[OURS]
+        return self.own.peak_bytes
 
     @property
     def least_peak_bytes(self) -> int:
-        """The most memory of the peer that needed least; 0 without peers."""
-        return min((self.peak_bytes[name] for name in self.peers), default=0)
+        """The most memory of the peer of the same class that needed least; 0 without peers."""
+        return min((self.measured[name].peak_bytes for name in self.peers), default=0)
 
-    def to_dict(self) -> dict[str, object]:
+    def to_dict(self) -> JsonObject:
         """Return everything as JSON knows it."""
+        counted = {name: each for name, each in self.measured.items() if not each.failed}
         return {
             "network": self.network.name,
             "shape": self.network.shape(self.batch),
             "batch": self.batch,
             "threads": self.threads,
+            "precision": self.precision,
             **self.timing(),
+            "default_ratio": self.default_ratio,
             "failed": dict(self.failed),
-            "compile_s": self.compile_s,
-            "ready_s": dict(self.ready_s),
-            "peak_bytes": dict(self.peak_bytes),
-            "l2_errors": dict(self.l2_errors),
+            "compile_s": self.own.compile_s,
+            "ready_s": {name: each.ready_s for name, each in counted.items()},
+            "peak_bytes": {name: each.peak_bytes for name, each in counted.items()},
+            "l2_errors": {name: each.l2_error for name, each in self.measured.items() if each.l2_error is not None},
         }
 
 
-def missing_engines() -> list[str]:
-    """Return the packages whose absence keeps an engine from taking part."""
-    needs = (name for engine in ENGINES.values() for name in lacking(engine.needs))
-    return list(dict.fromkeys([*needs, *lacking(("onnx",))]))
+def missing_engines(engines: Collection[str] = tuple(ENGINES)) -> list[str]:
+    """Return the packages whose absence keeps some of the engines from taking part."""
+    needs = [name for engine in engines for name in lacking(_needs(engine))]
+    return list(dict.fromkeys(needs))
+
+
+def _needs(engine: str) -> tuple[str, ...]:
+    """Return the packages that an engine needs, those that write its files included."""
+    chosen = ENGINES[engine]
+    writers = {"net-int8.xml": ("onnx", "nncf")}.get(chosen.file, ("onnx",) if chosen.file.startswith("net") else ())
+    return (*chosen.needs, *writers)
 
 
 def measure_network(
     network: Network,
     batch: int,
     threads: int,
-    rounds: int = 7,
+    *,
+    precisions: Sequence[str] = ("float32",),
+    engines: Sequence[str] | None = None,
+    rounds: int = ROUNDS,
+    turn_s: float = TURN_S,
     tune: bool = False,
     algorithm: str = "auto",
-    precision: str = "float32",
-    engines: Sequence[str] = tuple(ENGINES),
+    work: Path | None = None,
     on_step: Callable[[str], None] = lambda text: None,
-) -> NetworkResult:
-    """Measure a network on random weights and data.
+) -> list[NetworkResult]:
+    """Measure a network on random weights and data, and return a result for each precision of ours.
 
     Args:
         network: the network.
         batch: number of images in the input.
         threads: number of CPU threads of every engine.
-        rounds: timed runs of each engine (default 7).
+        precisions: precisions of ours, as in ``convoxel.compile``, and "int8", which is quantised with samples.
+        engines: names of ours and of peers to run, of those that are installed (default: the usual peers).
+        rounds: timed turns of each engine (default 5).
+        turn_s: seconds of back-to-back calls in a turn (default 0.4).
         tune: whether ours measures its algorithms first.
-        algorithm, precision: settings of ours, as in ``convoxel.compile``.
-        engines: engines to run, of those that are installed and support so many axes (default: all).
+        algorithm: algorithm of ours, as in ``convoxel.compile``.
+        work: folder that keeps the files of peers for the next time (default: none does).
         on_step: called with the next step.
     """
-    chosen = [e for e in engines if not lacking(ENGINES[e].needs) and network.dims in ENGINES[e].dims]
-    with tempfile.TemporaryDirectory(prefix="convoxel-") as folder, contextlib.ExitStack() as open_workers:
-        task = Task(network, Path(folder), threads)
-        on_step("compiling and exporting")
-        failed: dict[str, str] = {}
-        compile_s, macs, exact = _write_files(task, batch, failed, tune=tune, algorithm=algorithm, precision=precision)
+    names = engines if engines is not None else choose_engines(precisions)
+    with contextlib.ExitStack() as stack:
+        root = work or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="convoxel-")))
+        measured = measure_engines(
+            NetworkFiles(network, batch, threads, root), names, rounds, turn_s, on_step,
+            tune=tune, algorithm=algorithm,
+        )  # fmt: skip
+    return compare(network, measured, precisions)
+
+
+def compare(network: Network, measured: Sequence[Measurement], precisions: Sequence[str]) -> list[NetworkResult]:
+    """Return the result of each precision of ours that was measured; the measurements are of one batch and threads."""
+    by_engine = {each.engine: each for each in measured}
+    return [
+        NetworkResult(
+            network=network,
+            batch=measured[0].batch,
+            threads=measured[0].threads,
+            precision=precision,
+            measured=by_engine,
+        )
+        for precision in precisions
+        if ours(precision) in by_engine
+    ]
+
+
+def measure_engines(
+    files: NetworkFiles,
+    engines: Sequence[str],
+    rounds: int,
+    turn_s: float,
+    on_step: Callable[[str], None],
+    **settings: Any,
+) -> list[Measurement]:
+    """Measure some engines in turn; of those that are not installed, or not for so many axes, nothing is returned."""
+    network, threads = files.task.network, files.task.threads
+    chosen = [e for e in engines if not lacking(_needs(e)) and network.dims in ENGINES[e].dims]
+    on_step("computing the exact result")
+    exact = files.prepare()
+    failed: dict[str, str] = {}
+    programs: dict[str, Program] = {}
+    errors: dict[str, float] = {}
+    with contextlib.ExitStack() as open_workers:
         workers: dict[str, Worker] = {}
-        errors: dict[str, float] = {}
         for name in chosen:
             on_step(f"preparing {name}")
+            engine = ENGINES[name]
             try:
-                worker = Worker(name, task)
+                if name.startswith(OURS):
+                    programs[name] = files.compile(engine.precision, **settings)
+                elif engine.file:
+                    _write(files, engine.file)
+                worker = Worker(name, files.task)
                 open_workers.callback(worker.close)
-                errors[name] = _distance(np.load(task.folder / f"{name}.npy"), exact)
-                if not errors[name] <= network.tolerance:
+                errors[name] = _distance(np.load(files.folder / f"{name}.npy"), exact)
+                if not errors[name] <= _TOLERANCE.get(engine.precision, network.tolerance):
                     raise WorkerFailed(f"its result is off by {errors[name]:.1e}")
                 workers[name] = worker
-            except WorkerFailed as reason:
-                failed.setdefault(name, str(reason))
+            except (WorkerFailed, ConvoxelError) as reason:
+                failed[name] = " ".join(str(reason).split())[:200]
         on_step("measuring")
-        ceilings = measure_ceilings(threads)
-        times, lost = _take_turns(workers, rounds)
+        load, ceilings = [_load()], measure_ceilings(threads)
+        turns, lost = _take_turns(workers, rounds, turn_s)
         failed.update(lost)
-        return NetworkResult(
-            network=network,
-            batch=batch,
+        ceiling = max(ceilings + measure_ceilings(threads))
+        load.append(_load())
+        peaks = {name: worker.peak_bytes() for name, worker in workers.items() if name not in lost}
+        ready = {name: worker.ready_s for name, worker in workers.items()}
+    macs = max((program.macs for program in programs.values()), default=0)
+    return [
+        Measurement(
+            network=network.name,
+            batch=files.batch,
             threads=threads,
+            engine=name,
+            precision=_taken_precision(name, errors.get(name)),
+            turns_s=() if name in failed else tuple(turns[name]),
+            l2_error=errors.get(name),
+            failed=failed.get(name, ""),
+            ready_s=ready.get(name, 0.0),
+            peak_bytes=peaks.get(name, 0),
+            compile_s=programs[name].compile_s if name in programs else None,
             macs=macs,
-            times=times,
-            failed=failed,
-            compile_s=compile_s,
-            ready_s={name: workers[name].ready_s for name in times},
-            peak_bytes={name: workers[name].peak_bytes() for name in times},
-            l2_errors=errors,
-            ceiling=max(ceilings + measure_ceilings(threads)),
+            ceiling=ceiling,
+            load=tuple(load),
         )
+        for name in chosen
+    ]
 
 
-def _take_turns(workers: Mapping[str, Worker], rounds: int) -> tuple[dict[str, dict[str, float]], dict[str, str]]:
-    """Return the times of those that ran to the end, and why others did not."""
-    lost: dict[str, str] = {}
-
-    def sample(name: str, worker: Worker) -> float:
-        try:
-            return worker() if name not in lost else float("nan")
-        except WorkerFailed as reason:
-            lost[name] = str(reason)
-            return float("nan")
-
-    contenders = {name: functools.partial(sample, name, worker) for name, worker in workers.items()}
-    times = interleave(contenders, rounds, sample=lambda contender: contender())
-    return {name: time for name, time in times.items() if name not in lost}, lost
-
-
-def _write_files(task: Task, batch: int, failed: dict[str, str], **settings: Any) -> tuple[float, int, Floats]:
-    """Write input, program and ONNX model; return our compile time, the multiply-accumulates, PyTorch's result."""
-    import torch
-
-    from convoxel.graph.compile import compile as compile_model
-
-    x = np.random.default_rng(0).standard_normal(task.network.shape(batch), np.float32)
-    with open_atomic(task.folder / "x.npy") as file:
-        np.save(file, x)
-    torch.set_num_threads(task.threads)
-    model, tensor = task.network.build(), torch.from_numpy(x)
-    with torch.inference_mode():
-        exact = np.asarray(first_output(model(tensor)), np.float32)
-    begun = time.perf_counter()
-    program = compile_model(model, tensor, threads=task.threads, **settings)
-    compile_s = time.perf_counter() - begun
-    program.save(task.folder / "net.cvx")
+def _write(files: NetworkFiles, file: str) -> None:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            torch.onnx.export(model, (tensor,), task.folder / "net.onnx", dynamo=False, opset_version=17)
-    except Exception as error:  # PyTorch's exporter raises many kinds
-        reason = f"torch.onnx.export: {' '.join(str(error).split())}"[:200]
-        failed.update(dict.fromkeys(("onnxruntime", "openvino"), reason))
-    return compile_s, sum(row["macs"] for row in program.profile(x)), exact
+        files.write(file)
+    except Exception as error:  # exporters raise many kinds
+        raise WorkerFailed(f"{file}: {' '.join(str(error).split())}"[:200]) from error
+
+
+def _taken_precision(name: str, error: float | None) -> str:
+    """Return the class of an engine; of one that picks its precision itself, the one that its error tells."""
+    engine = ENGINES[name]
+    picks = engine.installed and engine.precision == "bfloat16"
+    return "float32" if picks and error is not None and error < _FLOAT32 else engine.precision
+
+
+def _load() -> float:
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
+
+
+def _take_turns(
+    workers: Mapping[str, Worker], rounds: int, turn_s: float
+) -> tuple[dict[str, list[float]], dict[str, str]]:
+    """Return the times of one input in each turn, and why engines were lost; the order changes from round to round."""
+    order = random.Random(0)
+    turns: dict[str, list[float]] = {name: [] for name in workers}
+    lost: dict[str, str] = {}
+    for _ in range(rounds):
+        for name in order.sample(sorted(workers), len(workers)):
+            if name in lost:
+                continue
+            time.sleep(_PAUSE_S)
+            try:
+                turns[name].append(workers[name](turn_s))
+            except WorkerFailed as reason:
+                lost[name] = str(reason)
+    return turns, lost
 
 
 def _distance(y: Floats, exact: Floats) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import importlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from convoxel.bench.layer_list import Layer
 
 if TYPE_CHECKING:
+    import openvino
     from torch import nn
 
 Floats = NDArray[np.float32]
@@ -68,7 +69,8 @@ def lacking(names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(absent)
 
 
-def _open_onnxruntime(model: bytes | str, threads: int) -> Infer:
+def open_onnxruntime(model: bytes | str, threads: int) -> Infer:
+    """Return the function of a model of one input, its bytes or its file, in ONNX Runtime."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -78,20 +80,28 @@ def _open_onnxruntime(model: bytes | str, threads: int) -> Infer:
     return lambda x: session.run(None, {name: x})[0]
 
 
-def _open_openvino(model: bytes | str, threads: int) -> Infer:
+def compile_openvino(model: bytes | str, threads: int, settings: Mapping[str, str]) -> openvino.CompiledModel:
+    """Return a model as OpenVINO compiles it; without ``settings`` it picks the precision itself."""
     import openvino
 
     core = openvino.Core()
-    config = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
-    request = core.compile_model(core.read_model(model), "CPU", config).create_infer_request()
+    config = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", **settings}
+    return core.compile_model(core.read_model(model), "CPU", config)
+
+
+def infer_openvino(compiled: openvino.CompiledModel) -> Infer:
+    """Return the function of a compiled model of one input."""
+    request = compiled.create_infer_request()
     return lambda x: request.infer({0: x}, share_inputs=True, share_outputs=True)[0]  # without copies
 
+
+OPENVINO_FLOAT32 = {"INFERENCE_PRECISION_HINT": "f32"}
 
 # Engines that read ONNX, by package: each opens a model of one input, its bytes or its file, and returns its first
 # result.
 ONNX_ENGINES: dict[str, Callable[[bytes | str, int], Infer]] = {
-    "onnxruntime": _open_onnxruntime,
-    "openvino": _open_openvino,
+    "onnxruntime": open_onnxruntime,
+    "openvino": lambda model, threads: infer_openvino(compile_openvino(model, threads, OPENVINO_FLOAT32)),
 }
 
 
@@ -110,11 +120,13 @@ def _pytorch(layer: Layer, x: Floats, w: Floats, bias: Floats, threads: int) -> 
     return runs
 
 
-def call_pytorch(module: nn.Module, x: Floats, channels_last: bool = False) -> Run:
-    """Return a call that runs a module on ``x`` without gradients, in either memory format."""
+def call_pytorch(module: nn.Module, x: Floats, channels_last: bool = False, bfloat16: bool = False) -> Run:
+    """Return a call that runs a module on ``x`` without gradients, in either memory format, in float32 or bfloat16."""
     import torch
 
     tensor = torch.from_numpy(x)
+    if bfloat16:
+        module, tensor = module.to(torch.bfloat16), tensor.to(torch.bfloat16)
     if channels_last:
         layout = torch.channels_last if tensor.dim() == 4 else torch.channels_last_3d
         # PyTorch's types do not know this argument of modules.

@@ -1,7 +1,7 @@
 """A process of its own for each engine, so that its memory is known and its failure hurts no other engine.
 
-The two sides exchange lines of JSON: the task, then a word for every sample. ``Worker`` is our side; ``serve`` is what
-the process runs: ``python -m convoxel.bench.worker``.
+The two sides exchange lines of JSON: the task, then a question for every turn. ``Worker`` is our side; ``serve`` is
+what the process runs: ``python -m convoxel.bench.worker``.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ import threading
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from convoxel.bench.engine import ENGINES, Run, Task, first_output
 from convoxel.bench.network_list import Network
 from convoxel.files.atomic import open_atomic
-from convoxel.files.values import JsonObject
+from convoxel.files.values import Array, JsonObject
 
 _LIMIT_S = 300.0  # for a network to be ready, torch.compile's C++ included
 
@@ -56,9 +56,9 @@ class Worker:
             self.close()
             raise
 
-    def __call__(self) -> float:
-        """Return the seconds of one run, after untimed ones (see ``clock.time_run``)."""
-        return float(self._ask("sample")["time_s"])
+    def __call__(self, turn_s: float) -> float:
+        """Return the seconds of one input in a turn of back-to-back calls (see ``clock.time_turn``)."""
+        return float(self._ask({"turn_s": turn_s})["time_s"])
 
     def peak_bytes(self) -> int:
         """Return the most memory that the process ever held, beyond that of the imported engine."""
@@ -118,15 +118,17 @@ def serve(questions: IO[str], answers: IO[str]) -> None:
         answers.flush()
 
     try:
-        run, ready_s, before = _prepare(json.loads(questions.readline()))
+        words = json.loads(questions.readline())
+        run, ready_s, before = _prepare(words)
+        inputs = ENGINES[words["engine"]].inputs(words["threads"])
         answer(ready_s=ready_s)
         for question in map(json.loads, questions):
             if question == "memory":
                 answer(peak_bytes=_resident_bytes("VmHWM") - before)
             else:
-                from convoxel.bench.clock import time_run
+                from convoxel.bench.clock import time_turn
 
-                answer(time_s=time_run(run))
+                answer(time_s=time_turn(run, question["turn_s"]) / inputs)
     except Exception as error:  # an engine may raise anything; the other side shows it
         said = " ".join(str(error).split())
         answer(error=f"{type(error).__name__}: {said}"[:200])
@@ -146,8 +148,15 @@ def _prepare(words: JsonObject) -> tuple[Run, float, int]:
     y = first_output(run())
     ready_s = time.perf_counter() - begun
     with open_atomic(task.folder / f"{words['engine']}.npy") as file:
-        np.save(file, np.asarray(y))
+        np.save(file, _array(y))
     return run, ready_s, before
+
+
+def _array(y: Any) -> Array:
+    """Return an array or a tensor as an array; NumPy knows no bfloat16."""
+    import numpy as np
+
+    return np.asarray(y.float() if hasattr(y, "float") else y)
 
 
 def _resident_bytes(field: str) -> int:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from convoxel.cli.options import Algorithm, Json, Precision, command
+from convoxel.cli.options import Algorithm, Json, command
 from convoxel.cli.parsing import parse_sizes, split_words
 from convoxel.cli.progress import Counter
 from convoxel.cli.screen import Screen, emit, percent, plural
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from convoxel.bench.layer_bench import LayerResult
     from convoxel.bench.network_bench import NetworkResult
     from convoxel.bench.summary_table import Mean, Summary
-    from convoxel.files.values import JsonObject
 
 app = typer.Typer(no_args_is_help=True, help="Measure speed beside other engines; needs an idle machine.",
                   epilog="Example: convoxel bench layers --nets vgg16")  # fmt: skip
@@ -31,15 +30,17 @@ BenchThreads = Annotated[int | None, typer.Option("--threads", min=1, help="Numb
 
 _SHORT = {
     "convoxel": "ours", "pytorch": "torch", "pytorch-cl": "torch-cl", "torch.compile": "compiled", "onnxruntime": "ort",
-    "openvino": "ov",
+    "openvino": "ov", "openvino-installed": "ov-inst", "openvino-streams": "ov-str", "openvino-int8": "ov-int8",
+    "openvino-installed-streams": "ov-inst-str", "onnxruntime-int8": "ort-int8", "pytorch-bf16": "torch-bf16",
+    "torch.compile-bf16": "compiled-bf16",
 }  # fmt: skip
 _LAYER_HEADING = (
     f"{'layer':<46}{'GFLOP':>8} {'algorithm':<13}{'GFLOP/s':>8}{'ceiling':>8}{'ratio':>8}  {'best peer':<10}"
     f"{'error':>8}{'scratch':>9}  ms"
 )
 _NETWORK_HEADING = (
-    f"{'network':<26}{'batch':>5}{'threads':>8}{'GFLOP':>8}{'ours':>9}{'ceiling':>8}{'ratio':>8}  {'best peer':<10}"
-    f"{'MiB':>6}{'least':>7}{'compile':>8}  ms"
+    f"{'network':<26}{'precision':<10}{'batch':>5}{'threads':>8}{'GFLOP':>8}{'ours':>9}{'ceiling':>8}{'ratio':>8}"
+    f"{'default':>8}  {'best peer':<12}{'error':>6}{'MiB':>6}{'least':>7}{'compile':>8}  ms"
 )
 
 
@@ -98,58 +99,89 @@ def layers(
         plot_results(results, plot, f"{_machine()}, {plural(count, 'thread')}, {ceiling}")
 
 
-@command(app, "convoxel bench networks resnet50 'unet*' --batch 1,8 --threads 1,2 --json networks.json")
+@command(app, "convoxel bench networks resnet50 'unet*' --precisions float32,bfloat16 --batch 1,8 --work bench-work")
 def networks(
-    names: Annotated[
-        list[str] | None, typer.Argument(metavar="NAME", help="Networks; * and ? stand for letters (default: all).")
+    more: Annotated[
+        list[str] | None, typer.Argument(metavar="NAME", help="Networks; * and ? stand for letters. Same as --nets.")
     ] = None,
+    nets: Annotated[list[str] | None, typer.Option(help="Networks, separated by commas (default: the short list).")] = (
+        None
+    ),
     dims: Dims = None,
     every: Annotated[bool, typer.Option("--all", help="Measure every network, not the short list.")] = False,
+    precisions: Annotated[
+        str, typer.Option(help="Precisions of ours: float32, high, bfloat16, int8, separated by commas.")
+    ] = "float32",
+    peers: Annotated[
+        str | None,
+        typer.Option(
+            help="Other engines, such as onnxruntime,openvino,openvino-installed,openvino-streams,pytorch,pytorch-cl,"
+            "pytorch-bf16,torch.compile, or all (default: the fast ones of the same precisions)."
+        ),
+    ] = None,
     batch: Annotated[str, typer.Option(help="Numbers of images in the input, such as 1,8.")] = "1",
     threads: Annotated[str | None, typer.Option(help="Numbers of CPU threads, such as 1,2 (default: all).")] = None,
-    rounds: Rounds = 7,
+    rounds: Annotated[int, typer.Option(min=1, help="Timed turns of each engine.")] = 5,
+    turn: Annotated[float, typer.Option(min=0.001, help="Seconds of back-to-back calls in a turn.")] = 0.4,
     tune: Annotated[bool, typer.Option("--tune", help="Let ours measure its algorithms first.")] = False,
     algorithm: Algorithm = "auto",
-    precision: Precision = "float32",
+    work: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", help="Keep every measurement and the peers' files here; run it again to go on from them."
+        ),
+    ] = None,
     json: Results = None,
+    markdown: Annotated[Path | None, typer.Option(metavar="FILE.md", help="Write the tables in Markdown.")] = None,
     plot: Plot = None,
 ) -> None:
-    """Measure whole networks beside PyTorch (three ways), ONNX Runtime and OpenVINO, in turn, each in its own process.
+    """Measure whole networks at each precision beside PyTorch, ONNX Runtime and OpenVINO, each in its own process.
 
-    A ratio is our speed by the fastest peer's; ! marks what is below 1. Memory is the most that the engine's process
-    held, beyond the imported engine. Peers that are not installed are left out; those that fail are named.
+    Engines take turns of back-to-back calls, and the median turn counts. A ratio is our speed by that of the fastest
+    peer of the same precision, the next one by that of the fastest peer as users get it; ! marks what is below 1.
+    Memory is the most that the engine's process held, beyond the imported engine. Peers that are not installed are
+    left out; those that fail, or whose error is not of their precision, are named and do not count.
     """
     from convoxel.bench.peer import quieten_threads
 
     quieten_threads()
     from convoxel.bench.clock import write_json
-    from convoxel.bench.network_bench import measure_network, missing_engines
+    from convoxel.bench.network_bench import missing_engines
     from convoxel.bench.network_list import select_networks
+    from convoxel.bench.network_run import Plan, describe_run, measure_networks
+    from convoxel.bench.network_table import write_tables
     from convoxel.bench.summary_table import geometric_means
+    from convoxel.files.atomic import write_text
     from convoxel.native import default_threads
 
-    chosen = select_networks(split_words(names), _dims(dims), every)
-    batches, counts = parse_sizes("batch", batch), parse_sizes("threads", threads or str(default_threads()))
-    _check_targets(json, plot)
-    absent, screen = missing_engines(), Screen()
+    plan = Plan(
+        networks=select_networks(split_words([*(nets or []), *(more or [])]), _dims(dims), every),
+        batches=parse_sizes("batch", batch),
+        threads=parse_sizes("threads", threads or str(default_threads())),
+        precisions=split_words([precisions]),
+        peers=None if peers is None else split_words([peers]),
+        rounds=rounds,
+        turn_s=turn,
+        tune=tune,
+        algorithm=algorithm,
+    )
+    absent, screen = missing_engines(plan.engines), Screen()
+    _check_targets(json, plot, markdown)
     _name_missing(absent)
+    machine = describe_run(max(plan.threads))
     screen.say(_NETWORK_HEADING)
     results: list[NetworkResult] = []
-    plans = [(network, b, count) for count in counts for b in batches for network in chosen]
-    settings: JsonObject = {"tune": tune, "algorithm": algorithm, "precision": precision}
     with Counter("measuring") as counter:
-        for done, (network, b, count) in enumerate(plans):
-
-            def show(step: str, done: int = done, what: str = f"{network.name}, batch {b}") -> None:
-                counter(done, len(plans), f"{what}: {step}")
-
-            results.append(measure_network(network, b, count, rounds, on_step=show, **settings))
-            for line in _network_lines(results[-1]):
+        for found in measure_networks(plan, work, counter):
+            results += found
+            for line in _network_lines(found):
                 screen.say(line)
             if json is not None:  # what was measured is kept, should the next one be interrupted
                 rows = [result.to_dict() for result in results]
-                write_json(rows, json, rounds=rounds, missing=absent, **settings)
-    means = geometric_means([(group, result) for result in results for group in ("all", result.group)])
+                write_json(rows, json, rounds=rounds, turn_s=turn, tune=tune, missing=absent, run=machine)
+            if markdown is not None:
+                write_text(markdown, write_tables(results, machine))
+    means = geometric_means([(result.group, result) for result in results])
     screen.say()
     screen.table("speed by the best peer's|>geometric mean|>smallest|>networks", _mean_rows(means))
     if plot is not None:
@@ -193,9 +225,9 @@ def _dims(text: str | None) -> tuple[int, ...]:
     return () if text is None else parse_sizes("dims", text, 1, 3)
 
 
-def _check_targets(json: Path | None, plot: Path | None) -> None:
+def _check_targets(json: Path | None, plot: Path | None, markdown: Path | None = None) -> None:
     """Refuse files that could not be written, before minutes of measuring."""
-    for path in (json, plot):
+    for path in (json, plot, markdown):
         if path is not None and not path.parent.is_dir():
             raise ConfigError(f"{path}: there is no folder {path.parent}; make it first.")
     if plot is not None:
@@ -218,27 +250,31 @@ def _machine() -> str:
 
 def _layer_line(result: LayerResult) -> str:
     layer, scratch = result.layer, f"{result.workspace_share:.2f}x"
-    speed = f"{result.flops / 1e9:8.0f}{percent(result.ceiling_share):>8}{_ratio(result):>8}"
+    speed = f"{result.flops / 1e9:8.0f}{percent(result.ceiling_share):>8}{_ratio(result.ratio):>8}"
     return (
         f"{layer!s:<46}{layer.gflop:8.3f} {result.algorithm:<13}{speed}  {_best(result)}{result.l2_error:8.0e}"
         f"{scratch:>9}  {_times(result, result.times)}"
     )
 
 
-def _network_lines(result: NetworkResult) -> list[str]:
-    """Return the row, and one line more for each engine that failed."""
-    head = f"{result.label:<26}{result.batch:>5}{result.threads:>8}{result.gflop:8.2f}"
-    failures = [f"  {_SHORT.get(name, name)} failed: {reason}" for name, reason in result.failed.items()]
-    if not result.ran:
-        return [f"{head}{'failed':>9}", *failures]
-    own, least = (size / 2**20 for size in (result.own_peak_bytes, result.least_peak_bytes))
-    speed = f"{1e3 * result.time_s:7.2f}ms{percent(result.ceiling_share):>8}{_ratio(result):>8}"
-    memory = f"{own:6.0f}{least:7.0f}{result.compile_s:6.1f} s"
-    return [f"{head}{speed}  {_best(result)}{memory}  {_times(result, result.peers)}", *failures]
+def _network_lines(results: Sequence[NetworkResult]) -> list[str]:
+    """Return the row of each precision, and one line more for each engine that failed."""
+    lines = []
+    for result in results:
+        head = f"{result.label:<26}{result.precision:<10}{result.batch:>5}{result.threads:>8}"
+        if not result.ran:
+            lines.append(f"{head}{'failed':>17}")
+            continue
+        own, least = (size / 2**20 for size in (result.own_peak_bytes, result.least_peak_bytes))
+        speed = f"{result.gflop:8.2f}{1e3 * result.time_s:7.2f}ms{percent(result.ceiling_share):>8}"
+        ratios = f"{_ratio(result.ratio):>8}{_ratio(result.default_ratio):>8}  {_best(result):<12}"
+        memory = f"{result.own.l2_error:6.0e}{own:6.0f}{least:7.0f}{result.own.compile_s:6.1f} s"
+        lines.append(f"{head}{speed}{ratios}{memory}  {_times(result, result.peers)}")
+    failed = {name: reason for result in results for name, reason in result.failed.items()}
+    return [*lines, *(f"  {_SHORT.get(name, name)} failed: {reason}" for name, reason in failed.items())]
 
 
-def _ratio(result: LayerResult | NetworkResult) -> str:
-    ratio = result.ratio
+def _ratio(ratio: float | None) -> str:
     return "  –     " if ratio is None else f"{ratio:6.2f}x" + ("!" if ratio < 1 else " ")
 
 
