@@ -384,8 +384,6 @@ def test_a_run_goes_on_where_it_stopped(fake: None, tmp_path: Path, monkeypatch:
     plan = Plan([SMALL], batches=(1, 2), peers=["pytorch"], rounds=2)
     first = next(iter(measure_networks(plan, tmp_path)))
     assert started == ["convoxel", "pytorch"]
-    with (tmp_path / "measurements.jsonl").open("a") as file:
-        file.write('{"time": "2026-01-01", "measu')
     steps: list[tuple[int, int]] = []
     found = list(measure_networks(plan, tmp_path, lambda done, total, text: steps.append((done, total))))
     assert started == ["convoxel", "pytorch"] * 2 and found[0] == first and found[1][0].batch == 2
@@ -396,6 +394,11 @@ def test_a_run_goes_on_where_it_stopped(fake: None, tmp_path: Path, monkeypatch:
     assert started[6:] == ["convoxel", "pytorch"] * 2, "figures of other settings are not comparable"
     list(measure_networks(replace(plan, rounds=1)))
     assert len(started) == 14, "nothing is kept without a folder"
+    lines = tmp_path / "measurements.jsonl"
+    assert len(lines.read_text().splitlines()) == 10 and json.loads(lines.read_text().splitlines()[0])["time"]
+    lines.write_text(lines.read_text() + '{"time": 1}\n')
+    with pytest.raises(cx.DataError, match=r"measurements\.jsonl: line 11 is no measurement"):
+        list(measure_networks(plan, tmp_path))
 
 
 def test_versions_and_limits_are_told(monkeypatch: pytest.MonkeyPatch) -> None:

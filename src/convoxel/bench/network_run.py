@@ -23,6 +23,7 @@ from convoxel.bench.network_files import NetworkFiles
 from convoxel.bench.network_list import Network
 from convoxel.bench.peer import lacking
 from convoxel.files.atomic import write_text
+from convoxel.files.fault import fault
 from convoxel.files.values import JsonObject
 from convoxel.native import _core
 
@@ -40,7 +41,7 @@ openvino.Core().compile_model(openvino.Model([y], [x]), "CPU")(numpy.ones((1, 16
 
 @dataclass(frozen=True)
 class Plan:
-    """What is measured, and how.
+    """The networks, engines and settings of a run.
 
     Attributes:
         networks: the networks.
@@ -83,17 +84,21 @@ class _Lines:
     path: Path | None
     settings: JsonObject
     known: dict[tuple[str, int, int], dict[str, Measurement]] = field(default_factory=dict)
+    text: str = ""
 
     def __post_init__(self) -> None:
         if self.path is None or not self.path.exists():
             return
-        text = self.path.read_text(encoding="utf-8")
-        whole = text[: text.rfind("\n") + 1]
-        if whole != text:  # an interrupted run was writing the last line
-            write_text(self.path, whole)
-        for words in map(json.loads, whole.splitlines()):
-            if words["settings"] == self.settings:
-                self._remember(Measurement.from_dict(words["measurement"]))
+        self.text = self.path.read_text(encoding="utf-8")
+        for number, line in enumerate(self.text.splitlines(), 1):
+            try:
+                words = json.loads(line)
+                if words["settings"] == self.settings:
+                    self._remember(Measurement.from_dict(words["measurement"]))
+            except (ValueError, TypeError, KeyError):
+                raise fault(
+                    self.path, f"line {number} is no measurement", "lines that the bench wrote", "Name another folder"
+                ) from None
 
     def of(self, network: Network, batch: int, threads: int) -> dict[str, Measurement]:
         """Return what is known of a network, by engine."""
@@ -109,8 +114,8 @@ class _Lines:
             self._remember(each)
         if self.path is not None:
             lines = [{"time": now, "measurement": each.to_dict(), "settings": self.settings} for each in found]
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write("".join(f"{json.dumps(line)}\n" for line in lines))
+            self.text += "".join(f"{json.dumps(line)}\n" for line in lines)
+            write_text(self.path, self.text)
 
 
 def measure_networks(
