@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,35 @@ def test_class_folder_is_divided_in_proportion(tmp_path: Path) -> None:
     other = data.load(tmp_path, "classify", validation=0.25, seed=4)
     assert other.validation.names != found.validation.names and other.fingerprint == found.fingerprint
     assert len(data.load(tmp_path, "classify", validation=3).validation) == 3
+
+
+def test_names_of_classes_are_what_folders_are_called(tmp_path: Path) -> None:
+    """Other systems write the letters of a folder's name decomposed; a line feed is shown as two letters."""
+    names = ("=1+1", "a; b", "line\nfeed", "none", "M\u00fcll")
+    for form, folder in (("NFC", tmp_path / "a"), ("NFD", tmp_path / "b")):
+        for name in names:
+            for i in range(2):
+                picture = RNG.integers(0, 256, (8, 8), np.uint8)
+                put(folder / unicodedata.normalize(form, name) / f"{i}.png", picture)
+    known = data.load(tmp_path / "a", "classify", validation=0.5).classes
+    assert sorted(known) == sorted(("=1+1", "a; b", "line\\nfeed", "none", "M\u00fcll"))
+    found = data.load(tmp_path / "b", "classify", whole=True, classes=known)
+    assert found.classes == known and [known[int(str(label))] for label in found.split("all").labels] == [
+        sample.name.rpartition("/")[0].replace("u\u0308", "\u00fc") for sample in found.split("all")
+    ]
+    rows = "".join(f"{name}/{i}.png,{name.replace('u', 'u')}\n" for name in ("none", "M\u00fcll") for i in range(2))
+    (tmp_path / "a" / "labels.csv").write_text("file,class\n" + unicodedata.normalize("NFC", rows))
+    assert data.load(tmp_path / "a", "classify", validation=0.5).classes == ("M\u00fcll", "none")
+
+
+@pytest.mark.parametrize("names", [["none", "a"], ["a; b", "a"], ["a|b", "a"], ["", "a"], ["u\u0308", "\u00fc"]])
+def test_names_that_could_mean_several_classes_are_refused(tmp_path: Path, names: list[str]) -> None:
+    images, held = RNG.integers(0, 256, (8, 8, 8)).astype(np.uint8), np.arange(16).reshape(8, 2) // 3 % 2
+    np.savez(tmp_path / "a.npz", images=images, labels=held, classes=np.array(names))
+    refused(lambda: data.load(tmp_path / "a.npz", "classify"), "a", "class")
+    if names[0] in ("none", "a; b"):  # of images of one class each, every name is one
+        np.savez(tmp_path / "a.npz", images=images, labels=held[:, 0], classes=np.array(names))
+        assert data.load(tmp_path / "a.npz", "classify").classes == tuple(names)
 
 
 def test_class_folder_with_parts(tmp_path: Path) -> None:

@@ -56,11 +56,20 @@ def _check_no_labels(folder: Path, names: list[str]) -> None:
         raise fault(folder, came, "one folder a class, named after it", mend)
 
 
+def class_name(text: str) -> str:
+    """Return the name of a class as it is shown, in Unicode's composed form: other systems write folders decomposed.
+
+    >>> len("u\u0308"), len(class_name("u\u0308"))
+    (2, 1)
+    """
+    return unicodedata.normalize("NFC", shown(text))
+
+
 def check_distinct(where: Path, names: Sequence[str]) -> None:
     """Raise DataError where two classes have one name but for capitals, or for the form of Unicode."""
     same: dict[str, str] = {}
     for name in names:
-        first = same.setdefault(unicodedata.normalize("NFC", name).casefold(), name)
+        first = same.setdefault(class_name(name).casefold(), name)
         if first != name:
             came = f"the classes {shown(first)} and {shown(name)} are one but for capitals or accents' encoding"
             raise fault(where, came, "classes that differ in more", "Merge them, or rename one")
@@ -118,15 +127,17 @@ def open_class_files(
     entries = {part: [_entry(f, headers[f.name], dims, channels) for f in usable if f.part == part] for part in there}
     read = [*sources, *((f.name, f.path) for f in usable)]
     form, notes = (dims, channels), tuple(describe_reading(headers))
-    names = tuple(map(shown, classes))
+    names = tuple(map(class_name, classes))
     return Collection(title, task, form, names, entries, read, notes, multi_label=multi_label)
 
 
 def _list_part(part: str, folder: Path, classes: list[str], errors: ErrorCollector) -> list[ClassFile]:
     found = []
+    numbers = {class_name(name): number for number, name in enumerate(classes)}
     for place in subfolders(folder):
         prefix = f"{part}/{place.name}" if part else place.name
-        if place.name not in classes:
+        label = numbers.get(class_name(place.name))
+        if label is None:
             expected = ", ".join(map(shown, classes[:8]))
             came = "a class that does not occur in training"
             errors.note(prefix, fault(place, came, expected, "Rename or remove the folder"))
@@ -135,7 +146,6 @@ def _list_part(part: str, folder: Path, classes: list[str], errors: ErrorCollect
         if not images:
             mend = "Add images of this class, or remove the folder"
             errors.note(prefix, fault(place, "the class folder is empty", "at least one image", mend))
-        label = classes.index(place.name)
         found += [ClassFile(part, shown(f"{prefix}/{path.name}"), path, label) for path in images]
     for path in sorted(folder.iterdir()):
         if not path.is_dir() and not is_clutter(path) and find_format(path):

@@ -6,6 +6,7 @@ A layout (a file beside this one) finds the samples; ``split`` divides them; ``d
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -97,8 +98,10 @@ class Collection:
         """Return the data set that ``rule`` makes of these samples.
 
         Raises:
-            DataError: two samples have one name, or a part would be empty.
+            DataError: two samples or classes have one name, names of several classes an image cannot be told apart, or
+                a part would be empty.
         """
+        self._check_names()
         counts = Counter(e.name for entries in self.parts.values() for e in entries)
         twice = next((name for name, count in counts.items() if count > 1), None)
         if twice is not None:
@@ -108,6 +111,19 @@ class Collection:
         parts = rule.split(self.parts, self.task, self.broken)
         facts = (self.name, self.task, self.form, self.classes, self.sources, self.notes)
         return DataSet.from_parts(parts, self.cache, *facts, self.multi_label, self.ignored, self.regions)
+
+    def _check_names(self) -> None:
+        """Raise DataError where tables and reports could not tell which class a name means."""
+        forms = [unicodedata.normalize("NFC", name) for name in self.classes]
+        twice = next((name for name in forms if forms.count(name) > 1 or not name.strip()), None)
+        if twice is not None:
+            came = f"{forms.count(twice)} classes named {twice!r}"
+            raise fault(self.name, came, "every class with a name of its own", "Rename one")
+        joined = next((name for name in forms if re.search(r"[;|]", name) or name.lower() == "none"), None)
+        if self.multi_label and joined is not None:
+            mend = "Rename it, and leave the labels of images without a class empty"
+            expected = "names without ; and |, which separate several classes, and other than none"
+            raise fault(self.name, f"the class {joined!r}", expected, mend)
 
 
 def _subject(match: re.Match[str] | None) -> str | None:

@@ -26,7 +26,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from convoxel.data.classification import ClassFile, check_distinct, open_class_files
+from convoxel.data.classification import ClassFile, check_distinct, class_name, open_class_files
 from convoxel.data.collection import Collection
 from convoxel.data.dataset_json import path_inside
 from convoxel.data.folder_parts import part_of
@@ -95,10 +95,10 @@ def open_table(path: Path, task: str, errors: Opening) -> Collection:
         classes = list(errors.classes) or _sort_classes(
             {name for row in rows if _part(row) in ("", "train") for name in named[row.line]}
         )
-        files = []
+        files, known = [], {class_name(each): number for number, each in enumerate(classes)}
         for row, place in _with_files(folder, rows, errors):
             with errors.collect(row.get("file")):
-                numbers = [_find_class(row, each, classes) for each in named[row.line]]
+                numbers = [_find_class(row, each, known) for each in named[row.line]]
                 if len(set(numbers)) < len(numbers):
                     raise fault(row.where, f"labels is {brief(row.get('labels'))}", "every class once", _MEND)
                 label = frozenset(numbers) if several else numbers[0]
@@ -155,11 +155,12 @@ def _names(row: _Row) -> list[str]:
     return [name for each in re.split(r"[;|]", row.get("labels")) if (name := each.strip())]
 
 
-def _find_class(row: _Row, name: str, classes: list[str]) -> int:
-    if name not in classes:
+def _find_class(row: _Row, name: str, known: dict[str, int]) -> int:
+    number = known.get(class_name(name))
+    if number is None:
         came = f"the class {brief(name)} does not occur in training"
-        raise fault(row.where, came, ", ".join(map(shown, classes[:8])), _MEND)
-    return classes.index(name)
+        raise fault(row.where, came, ", ".join(list(known)[:8]), _MEND)
+    return number
 
 
 def _read_columns(table: Path, text: str) -> tuple[list[str], str]:

@@ -256,7 +256,7 @@ class Tally:
         self.truth.append(truth)
         self.shares.append(np.exp(logits - np.logaddexp.reduce(logits)))
         names = self.classes[truth], self.classes[predicted]
-        return self._add_row(sample, subject, names, float(self.shares[-1][predicted]))
+        return self._add_row(sample, subject, names, float(self.shares[-1][predicted]), truth == predicted)
 
     def add_labels(
         self, sample: Sample, truth: frozenset[int], logits: NDArray[np.float64], subject: str | None = None
@@ -269,10 +269,11 @@ class Tally:
         self.shares.append(shares)
         found = self.label_scores(last=True).chosen[0]
         names = [join_names(self.classes, np.flatnonzero(each).tolist()) for each in (own, found)]
-        return self._add_row(sample, subject, (names[0], names[1]), float(np.where(found, shares, 1.0 - shares).min()))
+        sure = float(np.where(found, shares, 1.0 - shares).min())
+        return self._add_row(sample, subject, (names[0], names[1]), sure, bool((own == found).all()))
 
     def _add_row(
-        self, sample: Sample, subject: str | None, names: tuple[str, str], probability: float
+        self, sample: Sample, subject: str | None, names: tuple[str, str], probability: float, correct: bool
     ) -> ClassifiedImage:
         listed = zip(self.classes, self.shares[-1], strict=True) if len(self.classes) <= _LISTED else ()
         row: ClassifiedImage = {
@@ -281,7 +282,7 @@ class Tally:
             "label": names[0],
             "predicted": names[1],
             "probability": round(probability, 6),
-            "correct": names[0] == names[1],
+            "correct": correct,
             "probabilities": {name: round(float(share), 6) for name, share in listed},
         }
         self.classified.append(row)
