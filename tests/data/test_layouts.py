@@ -220,6 +220,15 @@ def table(folder: Path, lines: str, name: str = "labels.csv") -> Path:
     return folder
 
 
+def test_tables_of_other_countries_and_systems(tmp_path: Path) -> None:
+    rows = "".join(f"scans/{i}.png;{i},5;p{i}\r" for i in range(8))
+    table(tmp_path, f"file;value;subject\r{rows}")
+    found = data.load(tmp_path, "regress")
+    assert [entry.label for entry in found.train.entries] == [(float(e.name[6]) + 0.5,) for e in found.train.entries]
+    table(tmp_path, 'file,value\nscans/0.png,"1,5"\n')
+    refused(lambda: data.load(tmp_path, "regress"), tmp_path / "labels.csv", "line 2", "'1,5'")
+
+
 def test_a_table_of_classes(tmp_path: Path) -> None:
     rows = "".join(f"scans/{i}.png;{'10' if i % 2 else '9'};p{i // 2};note\n" for i in range(8))
     table(tmp_path, f"File;Class;subject;remark\n{rows}\n")

@@ -127,7 +127,7 @@ def fit_channels(path: str | Path, header: Header, channels: int | None) -> int:
     hint = (
         "Convert it to grey"
         if header.colour and channels == 1
-        else f"Give every image {channels} channels, or put it into a set of its own"
+        else f"Give every image {plural(channels, 'channel')}, or put it into a set of its own"
     )
     came = "1 channel" if header.channels == 1 else f"{header.channels} channels"
     came += f" ({header.note})" if header.note and header.colour else ""

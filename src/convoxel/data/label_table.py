@@ -12,7 +12,8 @@
 
 Paths are relative to the table's folder and stay inside it. ``split`` (train, validation, test) and ``subject`` may be
 missing; other columns are ignored. Commas, semicolons or tabs separate the columns, semicolons or bars the names of
-several classes (in quotes where semicolons separate the columns too).
+several classes (in quotes where semicolons separate the columns too). Beside semicolons, numbers may have decimal
+commas.
 """
 
 from __future__ import annotations
@@ -46,11 +47,12 @@ _MEND = "Correct the table"
 
 @dataclass(frozen=True)
 class _Row:
-    """One line of the table: its number, the fault's place, and its cells by column, stripped."""
+    """One line of the table: its number, the fault's place, its cells by column, stripped, and what separates them."""
 
     line: int
     where: str
     cells: dict[str, str]
+    separator: str
 
     def get(self, column: str) -> str:
         return self.cells.get(column, "")
@@ -141,8 +143,9 @@ def _open_values(table: Path, title: str, rows: list[_Row], errors: Opening) -> 
 
 
 def _read_value(row: _Row, column: str) -> float:
-    try:
-        value = float(row.get(column))
+    text = row.get(column)
+    try:  # beside semicolons, a comma stands before the decimals
+        value = float(text.replace(",", ".") if row.separator == ";" else text)
     except ValueError:
         value = math.nan
     if not abs(value) <= _LARGEST:
@@ -183,9 +186,9 @@ def _read_columns(table: Path, text: str) -> tuple[list[str], str]:
 
 def _split_first(text: str) -> tuple[list[str], str]:
     """Return the cells of the first line, in small letters, and the letter that separates them."""
-    first = text.split("\n", 1)[0]
+    first = next(io.StringIO(text, newline=None), "").strip("\n")
     separator = max(",;\t", key=first.count)
-    return [cell.strip().strip('"').lower() for cell in first.strip("\r").split(separator)], separator
+    return [cell.strip().strip('"').lower() for cell in first.split(separator)], separator
 
 
 def _read_rows(table: Path, errors: ErrorCollector) -> Iterator[_Row]:
@@ -207,7 +210,7 @@ def _read_rows(table: Path, errors: ErrorCollector) -> Iterator[_Row]:
             return
         if line == 1 or not any(cell.strip() for cell in cells):
             continue
-        row = _Row(line, where, dict(zip(columns, (cell.strip() for cell in cells), strict=False)))
+        row = _Row(line, where, dict(zip(columns, (cell.strip() for cell in cells), strict=False)), separator)
         with errors.collect(row.get("file") or f"line {line}"):
             if len(cells) != len(columns):
                 raise fault(where, f"{plural(len(cells), 'cell')}", f"{len(columns)}, as in the first line", _MEND)

@@ -47,7 +47,7 @@ def _read(path: Path) -> tuple[Header, Array]:
         content = read_bytes(path).decode("utf-8-sig")
     except UnicodeDecodeError:
         raise fault(path, "the text is not UTF-8", "a table in UTF-8", "Save it as CSV in UTF-8") from None
-    text = content.strip("\n\r")
+    text = content.replace("\r\n", "\n").replace("\r", "\n").strip("\n")
     note = "" if content.endswith(("\n", "\r")) else "the last line does not end, as in a file that was cut,"
     first = text.split("\n", 1)[0]
     if not first or len(first) > _MOST_LINE or "\0" in first:
@@ -58,7 +58,10 @@ def _read(path: Path) -> tuple[Header, Array]:
     body = text[len(first) :] if names else text
     if not body.strip():
         raise fault(path, "a table without rows of numbers", "rows of numbers", _MEND)
-    if mark == ";":
+    if mark == ";" and "," in body:
+        if "." in body:
+            came = "a table with points and commas in its numbers"
+            raise fault(path, came, "one of them, before the decimals", "Write thousands without a mark")
         body = body.replace(",", ".")
     try:
         table = np.loadtxt(io.StringIO(body), delimiter=mark, ndmin=2, comments=None, quotechar='"')
