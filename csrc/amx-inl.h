@@ -16,11 +16,14 @@ struct alignas(kLineBytes) TileConfig {
   uint8_t rows[16] = {};
 };
 
+constexpr int kTogether = 2;  // tiles of rows that are multiplied together
+
 // Writes the sums of R tiles of rows by N of columns over all steps into rows of 2 * 16 floats. b: the strip's first
 // step.
 template <int kParts, int R, int N>
-void multiply_block(const BfloatProduct& p, const uint16_t* first, const uint16_t* second, const uint16_t* b,
-                    float* sums) {
+void multiply_tiles(const BfloatProduct& p, int64_t tile, const uint16_t* b, Prefetch&, float* sums) {
+  const uint16_t* const first = p.a + p.tiles[tile];
+  const uint16_t* const second = p.a + p.tiles[tile + R - 1];
   const int64_t row = p.a_row * 2;  // in bytes, as the unit counts
   _tile_zero(0);
   if (N == 2) _tile_zero(1);

@@ -1,6 +1,6 @@
 // Splits floats into sums of bfloat16 and multiplies those; microkernels.h says what each function promises.
 //
-// Included after the file of one unit (amx-inl.h, bfdot-inl.h), which multiplies blocks: 2 tiles of rows by 2 of
+// Included after the file of one unit (amx-inl.h, bfdot-inl.h), which multiplies kTogether tiles of rows by 2 of
 // columns.
 
 // Splits the first part off 2 * 16 floats. Rounds to nearest, ties away from zero. The last part is the remainder,
@@ -170,19 +170,21 @@ CVX_INLINE void finish_block(const BfloatProduct& p, int64_t row, int64_t rows, 
   }
 }
 
+// last: whether no other strip follows, whose weights could be prefetched.
 template <int kParts, int N>
-CVX_INLINE void multiply_strip(const BfloatProduct& p, int64_t column, const uint16_t* b) {
-  alignas(64) float sums[2 * MatrixUnit::kRows * 2 * kV];
+CVX_INLINE void multiply_strip(const BfloatProduct& p, int64_t column, const uint16_t* b, bool last) {
+  alignas(64) float sums[kTogether * MatrixUnit::kRows * 2 * kV];
+  Prefetch next{b + p.step_count * kParts * N * kTileElements, 0};
+  if (!last) next.lines = (kParts * N * MatrixUnit::kRows + p.tile_count - 1) / p.tile_count;
+  const uint16_t* const end = next.from + p.step_count * kParts * N * kTileElements;
+  const auto run = [&](auto together, int64_t tile) CVX_LAMBDA {
+    multiply_tiles<kParts, together.value, N>(p, tile, b, next, sums);
+    finish_block<N>(p, tile * p.tile_rows, together.value * p.tile_rows, column, sums);
+    if (next.from >= end) next.lines = 0;
+  };
   int64_t tile = 0;
-  for (; tile + 2 <= p.tile_count; tile += 2) {
-    multiply_block<kParts, 2, N>(p, p.a + p.tiles[tile], p.a + p.tiles[tile + 1], b, sums);
-    finish_block<N>(p, tile * MatrixUnit::kRows, 2 * MatrixUnit::kRows, column, sums);
-  }
-  if (tile < p.tile_count) {
-    const uint16_t* const only = p.a + p.tiles[tile];
-    multiply_block<kParts, 1, N>(p, only, only, b, sums);
-    finish_block<N>(p, tile * MatrixUnit::kRows, MatrixUnit::kRows, column, sums);
-  }
+  for (; tile + kTogether <= p.tile_count; tile += kTogether) run(Index<kTogether>(), tile);
+  if (kTogether > 1 && tile < p.tile_count) run(Index<1>(), tile);
 }
 
 template <int kParts>
@@ -190,15 +192,16 @@ void multiply_parts(const BfloatProduct& p) {
   for (int64_t column = p.column_begin; column < p.column_end; column += MatrixUnit::kColumns) {
     // All strips before this one have two tiles of columns.
     const uint16_t* b = p.b + column / MatrixUnit::kColumns * p.step_count * kParts * 2 * kTileElements;
+    const bool last = column + MatrixUnit::kColumns >= p.column_end;
     if (p.columns - column > kV) {
-      multiply_strip<kParts, 2>(p, column, b);
+      multiply_strip<kParts, 2>(p, column, b, last);
     } else {
-      multiply_strip<kParts, 1>(p, column, b);
+      multiply_strip<kParts, 1>(p, column, b, last);
     }
   }
 }
 
-void product(const BfloatProduct& p) {
+void multiply(const BfloatProduct& p) {
   begin_products();
   p.parts == 3 ? multiply_parts<3>(p) : p.parts == 2 ? multiply_parts<2>(p) : multiply_parts<1>(p);
   end_products();

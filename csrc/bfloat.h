@@ -6,6 +6,24 @@
 
 namespace convoxel {
 
+// The height of the tiles in which so many rows that follow one another take least time. Whole tiles end no later than
+// those of MatrixUnit::kRows would.
+inline int64_t tile_rows(const MatrixUnit& unit, int64_t rows) {
+  constexpr double kStart = 0.5;  // a tile's own time, in rows
+  const auto tiles = [rows](int64_t height) { return (rows + height - 1) / height; };
+  int64_t best = unit.least_rows;
+  double least = 0;
+  for (int64_t height = unit.least_rows; height <= unit.most_rows; ++height) {
+    const double time = static_cast<double>(tiles(height)) * (static_cast<double>(height) + kStart);
+    const bool fits = tiles(height) * height <= tiles(MatrixUnit::kRows) * MatrixUnit::kRows;
+    if (least == 0 || (fits && time <= least)) {
+      best = height;
+      least = time;
+    }
+  }
+  return best;
+}
+
 class BfloatPixels {
  public:
   // weights: as the algorithm with this number of parts packs them. rows: the most that one run has. The elements are

@@ -26,6 +26,12 @@ using namespace bfloat;
 
 namespace {
 
+// Says how the steps of runs of so many elements end.
+void end_runs(int64_t elements, BfloatProduct* product) {
+  product->run = std::max<int64_t>(1, ceil_div(elements, kElements));
+  product->last = round_up(elements - (product->run - 1) * kElements, 2);
+}
+
 class BfloatRun final : public AlgorithmRun {
  public:
   BfloatRun(int parts, const ConvSetup& setup)
@@ -47,7 +53,7 @@ class BfloatRun final : public AlgorithmRun {
     Tables tables;
     tables.tiles = reinterpret_cast<int64_t*>(static_cast<char*>(scratch.own) + g_.parts * part_bytes());
     tables.outputs = reinterpret_cast<void**>(tables.tiles + tiles_);
-    tables.residuals = const_cast<const void**>(tables.outputs + tiles_ * kRows);
+    tables.residuals = const_cast<const void**>(tables.outputs + tiles_ * g_.tile);
     if (g_.rows) return run_pixels(block, split, p, region, tables);
     const int64_t h_blocks = ceil_div(g_.count[1], blocking_.lines), d_blocks = ceil_div(g_.count[0], blocking_.depth);
     Block at;
@@ -86,7 +92,7 @@ class BfloatRun final : public AlgorithmRun {
 
   int64_t part_bytes() const { return round_up(region_ * 2, kAlignBytes); }
   int64_t part_elements() const { return part_bytes() / 2; }
-  int64_t table_bytes() const { return round_up(tiles_ * (1 + 2 * kRows) * 8, kAlignBytes); }
+  int64_t table_bytes() const { return round_up(tiles_ * (1 + 2 * g_.tile) * 8, kAlignBytes); }
   const float* gate_of(int64_t n, const ConvPointers& p) const {
     return p.gate != nullptr ? p.gate + n * p.gate_step : nullptr;
   }
@@ -119,17 +125,17 @@ class BfloatRun final : public AlgorithmRun {
   // Computes outputs [begin, begin + rows) of the list of all, which have one tap.
   void run_pixels(int64_t block, int64_t split, const ConvPointers& p, uint16_t* region, const Tables& tables) const {
     const int64_t begin = block * blocking_.lines, rows = std::min(blocking_.lines, g_.pixels() - begin);
-    const int64_t tiles = ceil_div(rows, kRows), pixel = distance_in_place(*p.src_view);
+    const int64_t tiles = ceil_div(rows, g_.tile), pixel = distance_in_place(*p.src_view);
     Rows a{region, part_elements(), g_.depth.pitch, tiles};
-    const bool copied = pixel == 0 || rows < kRows;
+    const bool copied = pixel == 0 || rows < g_.tile;
     if (copied) {
       split_pixels(begin, rows, p, region);
     } else {
       a = {reinterpret_cast<const uint16_t*>(p.source<Bfloat16>()) + begin * pixel, 0, pixel, tiles};
     }
     // What is read in place ends with the image. So the last tile ends there, too; it computes some outputs again.
-    const int64_t again = copied ? 0 : tiles * kRows - rows;
-    for (int64_t t = 0; t < tiles; ++t) tables.tiles[t] = (t * kRows - (t + 1 == tiles ? again : 0)) * a.step;
+    const int64_t again = copied ? 0 : tiles * g_.tile - rows;
+    for (int64_t t = 0; t < tiles; ++t) tables.tiles[t] = (t * g_.tile - (t + 1 == tiles ? again : 0)) * a.step;
     for (size_t i = 0; i < g_.phases.size(); ++i) {
       place_pixels(g_.phases[i], *p.dst_view, p.dst, begin, rows, again, tables.outputs);
       if (p.residual != nullptr) {
@@ -161,10 +167,10 @@ class BfloatRun final : public AlgorithmRun {
       using T = std::conditional_t<std::is_const_v<Pointer>, const decltype(number), decltype(number)>;
       fill_outputs(phase, view, static_cast<T*>(base), begin, rows, reinterpret_cast<T**>(table));
     });
-    const int64_t last = round_up(rows, kRows) - kRows;
+    const int64_t last = round_up(rows, g_.tile) - g_.tile;
     std::memmove(table + last + again, table + last, static_cast<size_t>(rows - last) * sizeof(Void*));
     std::fill(table + last, table + last + again, nullptr);
-    std::fill(table + again + rows, table + round_up(rows, kRows), nullptr);
+    std::fill(table + again + rows, table + round_up(rows, g_.tile), nullptr);
   }
 
   void split_pixels(int64_t begin, int64_t rows, const ConvPointers& p, uint16_t* region) const {
@@ -235,17 +241,17 @@ class BfloatRun final : public AlgorithmRun {
   }
 
   // The output of line q_h at w has slot line_slot(q_h) + w of its slice.
-  int64_t line_slot(int64_t q_h) const { return q_h * (g_.across ? g_.slots() : round_up(g_.count[2], kRows)); }
+  int64_t line_slot(int64_t q_h) const { return q_h * (g_.across ? g_.slots() : round_up(g_.count[2], g_.tile)); }
 
   int64_t place_tiles(const Block& at, int64_t* tiles) const {
-    const int64_t of_slice = g_.tiles_of_slice(at.lines), of_line = ceil_div(g_.count[2], kRows);
+    const int64_t of_slice = g_.tiles_of_slice(at.lines), of_line = ceil_div(g_.count[2], g_.tile);
     int64_t* out = tiles;
     for (int64_t d = 0; d < at.depth; ++d) {
       const int64_t slice = d * g_.step[0] * g_.slice(blocking_);
       for (int64_t t = 0; t < of_slice; ++t) {
-        *out++ =
-            slice + (g_.across ? t * kRows * g_.row_step()
-                               : t / of_line * g_.line_pixels() * g_.depth.pitch + t % of_line * kRows * g_.row_step());
+        *out++ = slice +
+                 (g_.across ? t * g_.tile * g_.row_step()
+                            : t / of_line * g_.line_pixels() * g_.depth.pitch + t % of_line * g_.tile * g_.row_step());
       }
     }
     return out - tiles;
@@ -255,8 +261,8 @@ class BfloatRun final : public AlgorithmRun {
   template <class Void>
   void place_rows(const TapPhase& phase, const Block& at, const View& view, Void* base, int64_t tiles,
                   Void** table) const {
-    std::fill(table, table + tiles * kRows, nullptr);
-    const int64_t slice = g_.tiles_of_slice(at.lines) * kRows;
+    std::fill(table, table + tiles * g_.tile, nullptr);
+    const int64_t slice = g_.tiles_of_slice(at.lines) * g_.tile;
     const int64_t depth = std::min(at.depth, phase.axis[0].count - at.d);
     const int64_t lines = std::min(at.lines, phase.axis[1].count - at.h);
     const AxisPhase& ww = phase.axis[2];
@@ -282,9 +288,11 @@ class BfloatRun final : public AlgorithmRun {
     product.a_part = a.part;
     product.a_row = a.step;
     product.tiles = tables.tiles;
+    product.tile_rows = g_.tile;
     product.tile_count = a.tiles;
     product.steps = steps_[phase].data();
     product.step_count = static_cast<int64_t>(steps_[phase].size());
+    end_runs(g_.depth.run(g_.phases[phase]), &product);
     product.columns = g_.columns;
     product.column_begin = std::min(g_.columns, split * split_columns);
     product.column_end = std::min(g_.columns, product.column_begin + split_columns);
@@ -412,7 +420,7 @@ int64_t BfloatPixels::part_elements() const {
 
 // Behind the parts lie the places of the tiles.
 int64_t BfloatPixels::scratch_bytes() const {
-  return parts_ * part_elements() * 2 + rows_ / kRows * static_cast<int64_t>(sizeof(int64_t));
+  return parts_ * part_elements() * 2 + ceil_div(rows_, unit_.least_rows) * static_cast<int64_t>(sizeof(int64_t));
 }
 
 void BfloatPixels::run(const void* src, int64_t step, int64_t rows, bool padded, void** outputs,
@@ -420,7 +428,8 @@ void BfloatPixels::run(const void* src, int64_t step, int64_t rows, bool padded,
   const int64_t channels = conv_.in_channels();
   uint16_t* const copies = static_cast<uint16_t*>(scratch);
   int64_t* const tiles = reinterpret_cast<int64_t*>(copies + parts_ * part_elements());
-  std::fill(outputs + rows, outputs + round_up(rows, kRows), nullptr);
+  const int64_t height = tile_rows(unit_, rows);
+  std::fill(outputs + rows, outputs + round_up(rows, height), nullptr);
   BfloatProduct product;
   product.parts = parts_;
   product.a = static_cast<const uint16_t*>(src);
@@ -445,10 +454,12 @@ void BfloatPixels::run(const void* src, int64_t step, int64_t rows, bool padded,
     product.a_row = split.dst_step;
   }
   product.tiles = tiles;
-  product.tile_count = ceil_div(rows, kRows);
-  for (int64_t t = 0; t < product.tile_count; ++t) tiles[t] = t * kRows * product.a_row;
+  product.tile_rows = height;
+  product.tile_count = ceil_div(rows, height);
+  for (int64_t t = 0; t < product.tile_count; ++t) tiles[t] = t * height * product.a_row;
   product.steps = steps_.data();
   product.step_count = static_cast<int64_t>(steps_.size());
+  end_runs(channels, &product);
   product.b = reinterpret_cast<const uint16_t*>(weights_.data.get());
   product.columns = product.column_end = conv_.out_channels();
   product.c = outputs;

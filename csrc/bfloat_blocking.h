@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "bfloat.h"
 #include "convolution.h"
 #include "cost.h"
 #include "machine.h"
@@ -13,7 +14,7 @@
 namespace convoxel::bfloat {
 
 constexpr int64_t kRows = MatrixUnit::kRows, kElements = MatrixUnit::kElements, kColumns = MatrixUnit::kColumns;
-constexpr int64_t kTile = kRows * kElements;  // elements of a tile, of A and of B
+constexpr int64_t kTile = kRows * kElements;  // elements of a tile of weights
 constexpr int64_t kCrowdedChannels = 128;     // multiples of it put pixels whole pages of L1 apart
 
 // How the channels of a tap, or of all taps along w, become steps. This does not depend on sizes.
@@ -30,11 +31,15 @@ struct Depth {
       pitch += kElements;
     }
   }
-  int64_t steps(const TapPhase& phase) const {
-    const int64_t width = static_cast<int64_t>(phase.axis[2].index.size());
-    const int64_t lines = phase.taps() / std::max<int64_t>(width, 1);
-    return lines * (merged ? ceil_div(width * channels, kElements) : width * ceil_div(channels, kElements));
+  // Elements that follow one another: those of a tap, or of the taps along w.
+  int64_t run(const TapPhase& phase) const {
+    return merged ? static_cast<int64_t>(phase.axis[2].index.size()) * channels : channels;
   }
+  int64_t runs(const TapPhase& phase) const {
+    const int64_t width = static_cast<int64_t>(phase.axis[2].index.size());
+    return merged ? phase.taps() / std::max<int64_t>(width, 1) : phase.taps();
+  }
+  int64_t steps(const TapPhase& phase) const { return runs(phase) * ceil_div(run(phase), kElements); }
 };
 
 // How the outputs are divided.
@@ -57,8 +62,10 @@ struct Geometry {
   int64_t columns = 0, strips = 0;    // of a group
   int64_t groups = 1;
   bool across = false;            // tiles continue across lines
+  int64_t tile = kRows;           // rows of a tile
   bool in_place = false;          // pixels of bfloat16 are multiplied where they lie, if no gaps are between them
   double split = 0;               // cost of bringing 32 numbers into the region
+  bool partial = false;           // the last step of a run may be shorter
   std::vector<int64_t> residues;  // of h modulo the step: the place of each that is read, or -1
 
   Geometry(const ConvProblem& p, int parts, const MatrixUnit& unit)
@@ -69,7 +76,8 @@ struct Geometry {
         batch(p.batch),
         columns(p.out_channels / p.window.groups),
         strips(ceil_div(columns, kColumns)),
-        groups(p.window.groups) {
+        groups(p.window.groups),
+        partial(!unit.tiles) {
     bool single = true, inside = true;
     for (int i = 0; i < kSpatialAxes; ++i) {
       bool first = true;
@@ -98,8 +106,11 @@ struct Geometry {
     }
     int64_t place = 0;
     for (int64_t& residue : residues) residue = residue == 0 ? place++ : -1;
-    // The tiles that each way needs for one slice.
-    across = ceil_div((count[1] - 1) * slots() + count[2], kRows) < count[1] * ceil_div(count[2], kRows);
+    // The rows that each way computes for one slice.
+    const int64_t slice = (count[1] - 1) * slots() + count[2];
+    const int64_t of_line = tile_rows(unit, count[2]), of_slice = tile_rows(unit, slice);
+    across = round_up(slice, of_slice) < count[1] * round_up(count[2], of_line);
+    tile = rows ? tile_rows(unit, pixels()) : across ? of_slice : of_line;
   }
 
   int64_t pixels() const { return batch * count[0] * count[1] * count[2]; }
@@ -122,10 +133,10 @@ struct Geometry {
     return round_up(inner + 2 * kRows * row_step() + 2 * kElements, kElements);
   }
   int64_t tiles_of_slice(int64_t lines) const {
-    return across ? ceil_div((lines - 1) * slots() + count[2], kRows) : lines * ceil_div(count[2], kRows);
+    return across ? ceil_div((lines - 1) * slots() + count[2], tile) : lines * ceil_div(count[2], tile);
   }
   int64_t tiles(const Blocking& blocking) const {
-    return rows ? ceil_div(blocking.lines, kRows) : blocking.depth * tiles_of_slice(blocking.lines);
+    return rows ? ceil_div(blocking.lines, tile) : blocking.depth * tiles_of_slice(blocking.lines);
   }
   int64_t blocks(const Blocking& blocking) const {
     if (rows) return ceil_div(pixels(), blocking.lines);
@@ -135,16 +146,21 @@ struct Geometry {
 
 // The time in which one thread computes all its blocks.
 inline double time_of(const Geometry& g, const Blocking& blocking, const Machine& machine) {
-  double steps = 0;
-  for (const TapPhase& phase : g.phases) steps += static_cast<double>(g.depth.steps(phase));
+  double steps = 0, multiplied = 0;
+  for (const TapPhase& phase : g.phases) {
+    steps += static_cast<double>(g.depth.steps(phase));
+    multiplied += g.partial ? static_cast<double>(g.depth.runs(phase) * round_up(g.depth.run(phase), 2)) / kElements
+                            : static_cast<double>(g.depth.steps(phase));
+  }
   const bool half = g.groups == 1 && (g.columns - 1) % kColumns < kRows;  // the last strip is one tile wide
   const double strips = static_cast<double>(ceil_div(g.strips, blocking.splits)) - (half ? 1 - cost::kBfloatHalf : 0);
   const int64_t tiles = g.tiles(blocking);
-  const double pairs = static_cast<double>(tiles / 2), odd = static_cast<double>(tiles % 2);
+  const double height = (static_cast<double>(g.tile) + 0.5) / (kRows + 0.5);
+  const double pairs = height * static_cast<double>(tiles / 2), odd = height * static_cast<double>(tiles % 2);
   const double phases = static_cast<double>(g.phases.size()), groups = static_cast<double>(g.groups);
   const double products =
       groups * strips *
-      (steps * (pairs * g.costs.pair + odd * g.costs.single) + (pairs + odd / 2) * phases * cost::kBfloatStore);
+      (multiplied * (pairs * g.costs.pair + odd * g.costs.single) + (pairs + odd / 2) * phases * cost::kBfloatStore);
   const double pixels = g.rows ? static_cast<double>(blocking.lines)
                                : static_cast<double>(g.span(0, blocking.depth) * g.used_residues() *
                                                      g.lines_of_residue(blocking) * g.line_pixels());
@@ -166,7 +182,7 @@ inline Blocking blocking_of(const Geometry& g, const Machine& machine) {
     blocking.depth = depth;
     blocking.lines = lines;
     const bool fits = 2 * g.parts * g.region(blocking) <= machine.l2_bytes / 2;
-    if (!fits && (depth > 1 || lines > (g.rows ? 2 * kRows : 1))) return;
+    if (!fits && (depth > 1 || lines > (g.rows ? 2 * g.tile : 1))) return;
     for (int64_t splits = 1; splits <= std::min<int64_t>(g.strips, 2 * machine.threads); ++splits) {
       blocking.splits = splits;
       blocking.time = time_of(g, blocking, machine);
@@ -177,14 +193,14 @@ inline Blocking blocking_of(const Geometry& g, const Machine& machine) {
   int64_t last = 0;
   for (int64_t parts = 1; parts <= most_lines; parts = parts < 64 ? parts + 1 : parts * 9 / 8) {
     int64_t lines = ceil_div(most_lines, parts);
-    if (g.rows) lines = round_up(lines, kRows);
+    if (g.rows) lines = round_up(lines, g.tile);
     if (lines == last) continue;
     last = lines;
     for (int64_t depth = 1; depth <= (g.rows ? 1 : g.count[0]); depth = depth < 4 ? depth + 1 : depth * 3 / 2) {
       consider(depth, lines);
     }
   }
-  consider(1, g.rows ? 2 * kRows : 1);
+  consider(1, g.rows ? 2 * g.tile : 1);
   return best;
 }
 

@@ -68,8 +68,11 @@ struct BfloatCosts {
 // By parts: on a matrix unit (those of one part are not measured, but follow from the loads and products), and by the
 // vectors' instruction, which takes as long as a multiply-add and does twice as much.
 constexpr BfloatCosts kTileCosts[] = {{215, 130, 8}, {560, 345, 16}, {1120, 680, 26}};
-constexpr BfloatCosts kPairCosts[] = {{1250, 625, 8}, {3750, 1875, 16}, {7500, 3750, 26}};
-constexpr double kBfloatCopy = 3;       // copying 32 numbers of bfloat16 instead
+constexpr BfloatCosts kPairCosts[] = {{1110, 555, 8}, {3750, 1875, 16}, {7500, 3750, 26}};
+constexpr double kBfloatCopy = 3;  // copying 32 numbers of bfloat16 instead
+// Times the sum of the parts of a Winograd convolution whose points are rounded: 1.1 to 1.2 in time, the rest because
+// it loses more digits than its rivals.
+constexpr double kRoundedPoint = 1.3;
 constexpr double kBfloatHalf = 0.6;     // of a whole strip: one tile of columns
 constexpr double kBfloatStore = 280.0;  // storing a block's sums, finishing them, storing the results
 inline double bfloat_weight_byte(double bytes, const Rates& rates) {

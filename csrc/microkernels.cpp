@@ -25,23 +25,15 @@ bool has_amx() {
   return registers && products && has_bfloat();
 }
 
-// The microkernels of AVX-512 with a unit for bfloat16.
-MicrokernelSet with_unit(const char* name, const MatrixUnit* unit) {
-  MicrokernelSet all = *avx512_microkernels();
-  all.name = name;
-  all.matrix_unit = unit;
-  return all;
-}
-
-// Null if there is no such unit.
+// Those of AVX-512 for bfloat16 with the matrix unit; null if there is none.
 const MicrokernelSet* amx_microkernels() {
-  static const MatrixUnit* const unit = has_amx() ? amx_unit() : nullptr;
-  static const MicrokernelSet set = with_unit("amx", unit);
-  return unit != nullptr ? &set : nullptr;
-}
-const MicrokernelSet* bfdot_microkernels() {
-  static const MatrixUnit* const unit = has_bfloat() ? bfdot_unit() : nullptr;
-  static const MicrokernelSet set = with_unit("avx512_bf16", unit);
+  static const MatrixUnit* const unit = avx512_bf16_microkernels() != nullptr && has_amx() ? amx_unit() : nullptr;
+  static const MicrokernelSet set = [] {
+    MicrokernelSet all = *(unit != nullptr ? avx512_bf16_microkernels() : avx512_microkernels());
+    all.name = "amx";
+    all.matrix_unit = unit;
+    return all;
+  }();
   return unit != nullptr ? &set : nullptr;
 }
 #endif
@@ -55,7 +47,7 @@ MicrokernelSetList available_microkernels() {
   if (avx512_microkernels() != nullptr && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
       __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq")) {
     if (amx_microkernels() != nullptr) list.sets[list.count++] = amx_microkernels();
-    if (bfdot_microkernels() != nullptr) list.sets[list.count++] = bfdot_microkernels();
+    if (avx512_bf16_microkernels() != nullptr && has_bfloat()) list.sets[list.count++] = avx512_bf16_microkernels();
     list.sets[list.count++] = avx512_microkernels();
   }
   if (avx2_microkernels() != nullptr && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {

@@ -202,7 +202,7 @@ struct FftDepthwise {
 };
 
 // C[row, n] = activation(sum over steps s and elements e < 32 of A[row][s][e] * B[s, e, n] + bias[n] +
-// residual[row][n]) on a matrix unit, whose tiles are 16 rows of A (or 16 columns of B) times 32 elements.
+// residual[row][n]) on a matrix unit, whose tiles are `tile_rows` rows of A (or 16 columns of B) times 32 elements.
 //
 // The unit multiplies bfloat16, of 8 binary digits, exactly, and adds in float32. So a float is a sum of parts, each
 // the bfloat16 nearest to the remainder that the parts before it leave:
@@ -214,21 +214,31 @@ struct BfloatProduct {
   const uint16_t* a = nullptr;     // element 0 of the first parts
   int64_t a_part = 0;              // from one part to the next; all distances count elements
   int64_t a_row = 0;               // from one row of a tile to the next
+  int64_t tile_rows = 16;          // a number that the unit takes
   const int64_t* tiles = nullptr;  // where the first row of each tile lies
   int64_t tile_count = 0;
   const int64_t* steps = nullptr;  // where the 32 elements of each step lie in a row
   int64_t step_count = 0;          // may be 0: then C = activation(bias + residual)
+  int64_t run = 1;                 // steps of a run; the last step of each has `last` elements, an even number, or more
+  int64_t last = 32;               // that are multiplied by weights of zero
   const uint16_t* b = nullptr;  // strips of 32 columns; in a strip: step, part, tile of 16 columns, pair of elements,
                                 // column, element. The last strip may have one tile.
   int64_t columns = 0;          // of the whole product
   int64_t column_begin = 0;     // this call computes [column_begin, column_end); both on strips' boundaries
   int64_t column_end = 0;
-  void* const* c = nullptr;  // column n of a row is at c[16 * tile + row][c_offset + n]; null if it is not wanted
+  void* const* c =
+      nullptr;  // column n of a row is at c[tile_rows * tile + row][c_offset + n]; null if it is not wanted
   int64_t c_offset = 0;
   const void* const* residual = nullptr;  // like c, or null
   Element c_element = Element::kFloat32, residual_element = Element::kFloat32;
   const float* bias = nullptr;  // `columns` floats, or null
   Activation activation;
+};
+
+// Weights that are multiplied next: with each step, so many lines of them come into L2.
+struct Prefetch {
+  const uint16_t* from = nullptr;
+  int64_t lines = 0;
 };
 
 // Splits rows of floats into parts; numbers of bfloat16, for which one part is enough, are copied.
@@ -247,10 +257,11 @@ struct BfloatRows {
 
 // The microkernels of a processor with such a unit, or with an instruction that multiplies pairs of bfloat16.
 struct MatrixUnit {
-  static constexpr int64_t kRows = 16;      // of a tile
+  static constexpr int64_t kRows = 16;      // of a tile, at most; columns of a tile
   static constexpr int64_t kElements = 32;  // of a step
   static constexpr int64_t kColumns = 32;   // of a strip
   bool tiles;                               // whether it has matrix registers, which multiply far faster
+  int64_t least_rows, most_rows;            // of a tile
   void (*split)(BfloatRows);
   void (*product)(const BfloatProduct&);
 };
@@ -289,7 +300,7 @@ struct MicrokernelSet {
 const MicrokernelSet* portable_microkernels();
 const MicrokernelSet* avx2_microkernels();
 const MicrokernelSet* avx512_microkernels();
-const MatrixUnit* bfdot_unit();
+const MicrokernelSet* avx512_bf16_microkernels();
 const MatrixUnit* amx_unit();  // asks the operating system for its registers: call it on such a processor only
 
 struct MicrokernelSetList {

@@ -17,7 +17,7 @@ namespace {
 #include "amx-inl.h"
 #include "bfloat-inl.h"
 
-const MatrixUnit kUnit = {true, split, product};
+const MatrixUnit kUnit = {true, MatrixUnit::kRows, MatrixUnit::kRows, split, multiply};
 
 }  // namespace
 

@@ -1,29 +1,33 @@
-// Products of bfloat16 by AVX-512's own instruction, beside AVX-512.
-#if defined(__AVX512BF16__) && defined(__AVX512F__)
+// AVX-512 with its own instructions for bfloat16: products, and conversions wherever numbers of bfloat16 are stored.
+#if defined(__AVX512BF16__) && defined(__AVX512VL__)
 #define CVX_VECTOR_BYTES 64
-
-#include <immintrin.h>
-#include <stdint.h>
-
-#include "microkernels.h"
+#define CVX_REGISTERS 32
+#define CVX_SET_NAME "avx512_bf16"
+#include "microkernels-inl.h"
 
 namespace convoxel {
 namespace {
 
-#include "vec-inl.h"
-#include "activation-inl.h"
 #include "bfdot-inl.h"
 #include "bfloat-inl.h"
 
-const MatrixUnit kUnit = {false, split, product};
+const MatrixUnit kUnit = {false, kLeastRows, kMostRows, split, multiply};
+
+constexpr MicrokernelSet make_bfloat_set() {
+  MicrokernelSet set = make_set();
+  set.matrix_unit = &kUnit;
+  return set;
+}
+
+constexpr MicrokernelSet kBfloatSet = make_bfloat_set();
 
 }  // namespace
 
-const MatrixUnit* bfdot_unit() { return &kUnit; }
+const MicrokernelSet* avx512_bf16_microkernels() { return &kBfloatSet; }
 }  // namespace convoxel
 #else
 #include "microkernels.h"
 namespace convoxel {
-const MatrixUnit* bfdot_unit() { return nullptr; }
+const MicrokernelSet* avx512_bf16_microkernels() { return nullptr; }
 }  // namespace convoxel
 #endif

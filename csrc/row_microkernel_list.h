@@ -12,6 +12,9 @@ ROW_MICROKERNEL(void, depthwise, const Depthwise<T>&)
 // whole vectors. scratch: 4 * points() vectors. Inputs outside of [begin, end) are not read and count as zero.
 ROW_MICROKERNEL(void, winograd_input, const WinogradShape&, const WinogradTile&, const T* src, const int64_t* src_step,
                 int64_t channels, float* points, int64_t point_step, float* scratch)
+// The same rounded to bfloat16, on two or three axes; zeros follow up to point_step.
+ROW_MICROKERNEL(void, winograd_rounded_input, const WinogradShape&, const WinogradTile&, const T* src,
+                const int64_t* src_step, int64_t channels, Bfloat16* points, int64_t point_step, float* scratch)
 // The m outputs per axis from their points, plus bias and residual, activated. Stores those before `end`.
 ROW_MICROKERNEL(void, winograd_output, const WinogradShape&, const WinogradTile&, const float* points,
                 int64_t point_step, int64_t channels, T* dst, const int64_t* dst_step, float* scratch)

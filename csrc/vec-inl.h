@@ -88,12 +88,16 @@ CVX_INLINE Vec widen(HalfVec half) { return reinterpret_cast<Vec>(__builtin_conv
 CVX_INLINE float widened(float x) { return x; }
 
 // Rounds to nearest, ties to even. NaN stays NaN, with a digit that the upper half keeps.
+#if defined(__AVX512BF16__) && CVX_VECTOR_BYTES == 64
+CVX_INLINE HalfVec narrow(Vec x) { return reinterpret_cast<HalfVec>(_mm512_cvtneps_pbh(reinterpret_cast<__m512>(x))); }
+#else
 CVX_INLINE HalfVec narrow(Vec x) {
   const WordVec bits = reinterpret_cast<WordVec>(x), upper = bits >> 16;
   const WordVec rounded = (bits + 0x7FFF + (upper & 1)) >> 16;
   const WordVec nan = reinterpret_cast<WordVec>(x != x);
   return __builtin_convertvector((nan & (upper | 0x40)) | (~nan & rounded), HalfVec);
 }
+#endif
 
 CVX_INLINE Vec load(const Bfloat16* p) {
   HalfVec half;

@@ -134,7 +134,8 @@ struct OutputTransform {
   }
 };
 
-// A block of vectors with a step per axis. Points are floats; the image has numbers of the type in which it is stored.
+// A block of vectors with a step per axis. The image has numbers of the type in which it is stored; points are floats,
+// or bfloat16 where products of those follow.
 struct Lattice {
   void* base;
   int64_t step[3];
@@ -183,17 +184,17 @@ CVX_INLINE void load_line(const T* in, int64_t step, Vec (&x)[Transform::kIn]) {
   CVX_UNROLL for (int k = 0; k < Transform::kIn; ++k) { asm("" : "+" CVX_VECTOR_REGISTER(x[k])); }
 }
 
-template <class Transform>
-CVX_INLINE void transform_line(const Vec (&x)[Transform::kIn], float* out, int64_t step) {
+template <class Transform, class Out>
+CVX_INLINE void transform_line(const Vec (&x)[Transform::kIn], Out* out, int64_t step) {
   Vec y[Transform::kOut];
   Transform::apply(x, y);
   CVX_UNROLL for (int k = 0; k < Transform::kOut; ++k) { store(out + k * step, y[k]); }
 }
 
-template <class Transform, class In = float>
+template <class Transform, class In = float, class Out = float>
 void run_pass(const Pass& p) {
   const int64_t in_step = p.in.step[p.axis], out_step = p.out.step[p.axis];
-  for_lines<In, float>(p, p.lines[0], p.lines[1], [&](const In* in, float* out, int64_t, int64_t, int64_t) CVX_LAMBDA {
+  for_lines<In, Out>(p, p.lines[0], p.lines[1], [&](const In* in, Out* out, int64_t, int64_t, int64_t) CVX_LAMBDA {
     Vec x[Transform::kIn];
     load_line<Transform>(in, in_step, x);
     transform_line<Transform>(x, out, out_step);
@@ -288,7 +289,7 @@ typedef void (*PassFunction)(const Pass&);
 
 struct AxisPasses {
   int m, r;
-  PassFunction read, read_bfloats, input, output, write, write_bfloats;
+  PassFunction read, read_bfloats, input, input_to_bfloats, output, write, write_bfloats;
 
   template <class T>
   PassFunction reading() const {
@@ -298,17 +299,23 @@ struct AxisPasses {
   PassFunction writing() const {
     return kElementOf<T> == Element::kBfloat16 ? write_bfloats : write;
   }
+  // The last pass of the input, whose points are of this type.
+  template <class T>
+  PassFunction ending() const {
+    return kElementOf<T> == Element::kBfloat16 ? input_to_bfloats : input;
+  }
 };
 
 constexpr AxisPasses kAxisPasses[] = {
-#define CVX_PASSES(M, R)                      \
-  {M,                                         \
-   R,                                         \
-   read_pass<InputTransform<M, R>, float>,    \
-   read_pass<InputTransform<M, R>, Bfloat16>, \
-   run_pass<InputTransform<M, R>>,            \
-   run_pass<OutputTransform<M, R>>,           \
-   write_pass<OutputTransform<M, R>, float>,  \
+#define CVX_PASSES(M, R)                            \
+  {M,                                               \
+   R,                                               \
+   read_pass<InputTransform<M, R>, float>,          \
+   read_pass<InputTransform<M, R>, Bfloat16>,       \
+   run_pass<InputTransform<M, R>>,                  \
+   run_pass<InputTransform<M, R>, float, Bfloat16>, \
+   run_pass<OutputTransform<M, R>>,                 \
+   write_pass<OutputTransform<M, R>, float>,        \
    write_pass<OutputTransform<M, R>, Bfloat16>},
     WINOGRAD_PAIRS(CVX_PASSES)};
 
@@ -351,9 +358,9 @@ void for_batches(const WinogradShape& s, const WinogradTile& tile, int64_t chann
   }
 }
 
-template <class T>
-void winograd_input(const WinogradShape& s, const WinogradTile& tile, const T* src, const int64_t* src_step,
-                    int64_t channels, float* points, int64_t point_step, float* scratch) {
+template <class T, class Points>
+void transform_input(const WinogradShape& s, const WinogradTile& tile, const T* src, const int64_t* src_step,
+                     int64_t channels, Points* points, int64_t point_step, float* scratch) {
   const int64_t a[3] = {s.m[0] + s.r[0] - 1, s.m[1] + s.r[1] - 1, s.m[2] + s.r[2] - 1};
   int axes[3];
   const int count = transformed_axes(s, true, axes);
@@ -369,9 +376,26 @@ void winograd_input(const WinogradShape& s, const WinogradTile& tile, const T* s
       p.lines[0] = a[other_axis(p.axis, 0)];
       p.lines[1] = a[other_axis(p.axis, 1)];
       const AxisPasses& passes = passes_of(s.m[p.axis], s.r[p.axis]);
-      (i == 0 ? passes.reading<T>() : passes.input)(p);
+      (i == 0 ? passes.reading<T>() : i == count - 1 ? passes.ending<Points>() : passes.input)(p);
     }
   });
+}
+
+template <class T>
+void winograd_input(const WinogradShape& s, const WinogradTile& tile, const T* src, const int64_t* src_step,
+                    int64_t channels, float* points, int64_t point_step, float* scratch) {
+  transform_input(s, tile, src, src_step, channels, points, point_step, scratch);
+}
+
+template <class T>
+void winograd_rounded_input(const WinogradShape& s, const WinogradTile& tile, const T* src, const int64_t* src_step,
+                            int64_t channels, Bfloat16* points, int64_t point_step, float* scratch) {
+  transform_input(s, tile, src, src_step, channels, points, point_step, scratch);
+  // Products run over steps of 32 channels.
+  const int64_t begin = (channels + kV - 1) / kV * kV;
+  for (int64_t p = 0; begin < point_step && p < s.points(); ++p) {
+    __builtin_memset(points + p * point_step + begin, 0, static_cast<uint64_t>(point_step - begin) * sizeof(Bfloat16));
+  }
 }
 
 template <class T>

@@ -18,6 +18,7 @@
 #include <cmath>
 #include <string>
 
+#include "bfloat.h"
 #include "threads.h"
 #include "winograd_blocking.h"
 
@@ -45,9 +46,13 @@ class WinogradRun final : public AlgorithmRun {
     }
     column_blocks_ = ceil_div(tiling_.columns, std::max<int64_t>(blocking_.columns, 1));
     slice_blocks_ = ceil_div(tiling_.slices_out, std::max<int64_t>(blocking_.slices, 1));
+    if (scheme.rounds()) {
+      for (int64_t e = 0; e < blocking_.row; e += MatrixUnit::kElements) steps_.push_back(e);
+    }
     in_slices_ = std::min(tiling_.slices_in,
                           (blocking_.slices - 1) * tiling_.stride + (tiling_.taps - 1) * tiling_.dilation + 1);
     rows_ = blocking_.staged ? std::min(kStageRows, tiling_.tiles()) : blocking_.columns * blocking_.slices;
+    if (scheme.rounds()) rows_ = round_up(rows_, MatrixUnit::kRows);  // whole tiles
     row_blocks_ = rows_ > 0 ? ceil_div(tiling_.tiles(), rows_) : 0;
     // A chunk of a stage takes all panels of one point, whose weights are contiguous, unless that makes too few chunks.
     const int64_t units = blocking_.points * row_blocks_;
@@ -66,11 +71,11 @@ class WinogradRun final : public AlgorithmRun {
   }
 
   int64_t own_bytes() const override {
-    return bytes(lattice_floats()) + pointer_bytes() + bytes(zero_floats()) +
-           (blocking_.staged ? 0 : bytes(in_floats()) + bytes(rows_ * blocking_.slot_out));
+    return bytes(lattice_floats()) + pointer_bytes() + place_bytes() + bytes(zero_floats()) +
+           (blocking_.staged ? 0 : in_bytes() + bytes(rows_ * blocking_.slot_out));
   }
   int64_t shared_bytes() const override {
-    return blocking_.staged ? bytes(in_floats()) + bytes(all_panels_ * tiling_.tiles() * blocking_.slot_out) : 0;
+    return blocking_.staged ? in_bytes() + bytes(all_panels_ * tiling_.tiles() * blocking_.slot_out) : 0;
   }
 
   void run(int stage, int64_t chunk, const ConvPointers& p, ConvScratch memory) const override {
@@ -84,17 +89,17 @@ class WinogradRun final : public AlgorithmRun {
     scratch.lattice = reinterpret_cast<float*>(take(bytes(lattice_floats())));
     scratch.inputs = reinterpret_cast<const float**>(take(pointer_bytes()));
     scratch.outputs = const_cast<float**>(scratch.inputs + rows_ * tiling_.taps);
+    scratch.places = reinterpret_cast<int64_t*>(take(place_bytes()));
     scratch.zeros = reinterpret_cast<float*>(take(bytes(zero_floats())));
     if (!blocking_.staged) {
-      scratch.points_in = reinterpret_cast<float*>(take(bytes(in_floats())));
+      scratch.points_in = take(in_bytes());
       scratch.points_out = reinterpret_cast<float*>(at);
       return run_block(chunk, p, scratch);
     }
-    scratch.points_in = static_cast<float*>(memory.shared);
-    scratch.points_out = reinterpret_cast<float*>(static_cast<char*>(memory.shared) + bytes(in_floats()));
+    scratch.points_in = static_cast<char*>(memory.shared);
+    scratch.points_out = reinterpret_cast<float*>(static_cast<char*>(memory.shared) + in_bytes());
     if (stage == 0) {
-      read_tile(chunk / tiling_.slices_in, chunk % tiling_.slices_in, p, scratch.points_in + chunk * blocking_.slot_in,
-                scratch);
+      read_tile(chunk / tiling_.slices_in, chunk % tiling_.slices_in, p, chunk, scratch);
     } else if (stage == 1) {
       run_products(chunk, scratch);
     } else {
@@ -111,9 +116,11 @@ class WinogradRun final : public AlgorithmRun {
     float* lattice;
     const float** inputs;
     float** outputs;
+    int64_t* places;  // of tiles of rows of bfloat16
     float* zeros;
-    float* points_in;
+    char* points_in;  // floats or bfloat16
     float* points_out;
+    const float* in() const { return reinterpret_cast<const float*>(points_in); }
   };
 
   static int64_t bytes(int64_t floats) { return round_up(floats * static_cast<int64_t>(sizeof(float)), kAlignBytes); }
@@ -121,8 +128,18 @@ class WinogradRun final : public AlgorithmRun {
   int64_t pointer_bytes() const {
     return round_up(rows_ * (tiling_.taps + 1) * static_cast<int64_t>(sizeof(float*)), kAlignBytes);
   }
+  int64_t place_bytes() const {
+    return scheme_.rounds()
+               ? round_up(ceil_div(rows_, set_.matrix_unit->least_rows) * static_cast<int64_t>(sizeof(int64_t)),
+                          kAlignBytes)
+               : 0;
+  }
   int64_t zero_floats() const { return tiling_.taps > 1 ? blocking_.slot_in : 0; }
-  int64_t in_floats() const { return blocking_.columns * in_slices_ * blocking_.slot_in; }
+  // Products of bfloat16 read whole tiles of rows: what lies behind the last row counts for nothing.
+  int64_t in_bytes() const {
+    const int64_t slots = blocking_.columns * in_slices_ + (scheme_.rounds() ? MatrixUnit::kRows : 0);
+    return round_up(slots * blocking_.slot_in * element_bytes(scheme_.element), kAlignBytes);
+  }
 
   void run_block(int64_t chunk, const ConvPointers& p, const Scratch& scratch) const {
     const int64_t column = chunk / slice_blocks_ * blocking_.columns;
@@ -133,19 +150,25 @@ class WinogradRun final : public AlgorithmRun {
     const int64_t thick = std::max<int64_t>(0, in_end - in_begin);
     for (int64_t c = 0; c < columns; ++c) {
       for (int64_t s = 0; s < thick; ++s) {
-        read_tile(column + c, in_begin + s, p, scratch.points_in + (c * thick + s) * blocking_.slot_in, scratch);
+        read_tile(column + c, in_begin + s, p, c * thick + s, scratch);
       }
     }
     if (zero_floats() > 0) std::fill(scratch.zeros, scratch.zeros + zero_floats(), 0.0f);
     const int64_t rows = columns * slices;
     for (int64_t m = 0; m < rows; ++m) {
-      point_at(m, rows, m / slices * thick - in_begin, slice + m % slices, in_begin, in_end, scratch);
+      if (!scheme_.rounds()) {
+        point_at(m, rows, m / slices * thick - in_begin, slice + m % slices, in_begin, in_end, scratch);
+      }
       scratch.outputs[m] = scratch.points_out + m * blocking_.slot_out;
     }
     for (int64_t panel = 0; panel < all_panels_; ++panel) {
       for (int64_t point = 0; point < blocking_.points; ++point) {
         const bool last = point + 1 == blocking_.points;
-        multiply(point, panel, rows, last ? weights_of(0, panel + 1) : weights_of(point + 1, panel), scratch);
+        if (scheme_.rounds()) {
+          multiply_rounded(point, panel, 0, rows, scratch);
+        } else {
+          multiply(point, panel, rows, last ? weights_of(0, panel + 1) : weights_of(point + 1, panel), scratch);
+        }
       }
       for (int64_t m = 0; m < rows; ++m) {
         write_tile(column + m / slices, slice + m % slices, panel, p, scratch.points_out + m * blocking_.slot_out,
@@ -164,6 +187,7 @@ class WinogradRun final : public AlgorithmRun {
     if (zero_floats() > 0) std::fill(zeros, zeros + blocking_.row, 0.0f);
     for (int64_t m = 0; m < rows; ++m) {
       const int64_t tile = begin + m;
+      if (scheme_.rounds()) break;
       point_at(m, rows, tile / tiling_.slices_out * tiling_.slices_in, tile % tiling_.slices_out, 0, tiling_.slices_in,
                scratch);
     }
@@ -172,7 +196,11 @@ class WinogradRun final : public AlgorithmRun {
       for (int64_t m = 0; m < rows; ++m) {
         scratch.outputs[m] = scratch.points_out + (panel * tiling_.tiles() + begin + m) * blocking_.slot_out;
       }
-      multiply(point, panel, rows, weights_of(point, panel + 1), scratch);
+      if (scheme_.rounds()) {
+        multiply_rounded(point, panel, begin, rows, scratch);
+      } else {
+        multiply(point, panel, rows, weights_of(point, panel + 1), scratch);
+      }
     }
   }
 
@@ -182,7 +210,7 @@ class WinogradRun final : public AlgorithmRun {
     for (int64_t t = 0; t < tiling_.taps; ++t) {
       const int64_t in = slice * tiling_.stride - tiling_.padding + t * tiling_.dilation;
       const bool there = in >= in_begin && in < in_end;
-      scratch.inputs[t * rows + m] = there ? scratch.points_in + (first + in) * blocking_.slot_in : scratch.zeros;
+      scratch.inputs[t * rows + m] = there ? scratch.in() + (first + in) * blocking_.slot_in : scratch.zeros;
     }
   }
 
@@ -218,6 +246,30 @@ class WinogradRun final : public AlgorithmRun {
     set_.product(product);
   }
 
+  // The same of bfloat16, whose rows are the slots from `first` on.
+  void multiply_rounded(int64_t point, int64_t panel, int64_t first, int64_t rows, const Scratch& scratch) const {
+    const int64_t height = tile_rows(*set_.matrix_unit, rows), tiles = ceil_div(rows, height);
+    for (int64_t t = 0; t < tiles; ++t) scratch.places[t] = t * height * blocking_.slot_in;
+    std::fill(scratch.outputs + rows, scratch.outputs + tiles * height, nullptr);
+    BfloatProduct product;
+    product.parts = 1;
+    product.a =
+        reinterpret_cast<const uint16_t*>(scratch.points_in) + first * blocking_.slot_in + point * blocking_.row;
+    product.a_row = blocking_.slot_in;
+    product.tiles = scratch.places;
+    product.tile_rows = height;
+    product.tile_count = tiles;
+    product.steps = steps_.data();
+    product.step_count = static_cast<int64_t>(steps_.size());
+    product.b = reinterpret_cast<const uint16_t*>(weights_.data.get()) + weights_.phase_offset[point];
+    product.columns = problem_.out_channels;
+    product.column_begin = panel * blocking_.panel;
+    product.column_end = product.column_begin + width_of(panel);
+    product.c = reinterpret_cast<void* const*>(scratch.outputs);
+    product.c_offset = point * blocking_.panel - product.column_begin;
+    set_.matrix_unit->product(product);
+  }
+
   // Returns the image of a column; *first is the column's first output.
   int64_t origin(int64_t column, Axes* first) const {
     for (int i = kSpatialAxes - 1; i >= 0; --i) {
@@ -227,7 +279,7 @@ class WinogradRun final : public AlgorithmRun {
     return column;
   }
 
-  void read_tile(int64_t column, int64_t slice, const ConvPointers& p, float* points, const Scratch& scratch) const {
+  void read_tile(int64_t column, int64_t slice, const ConvPointers& p, int64_t slot, const Scratch& scratch) const {
     Axes first;
     const int64_t n = origin(column, &first);
     const View& view = *p.src_view;
@@ -243,8 +295,14 @@ class WinogradRun final : public AlgorithmRun {
     }
     with_element(problem_.in_element, [&](auto number) {
       using T = decltype(number);
-      set_.rows<T>().winograd_input(shape_, part, p.source<T>() + src, view.stride.data(), problem_.in_channels, points,
-                                    blocking_.row, scratch.lattice);
+      const auto& rows = set_.rows<T>();
+      char* const points = scratch.points_in + slot * blocking_.slot_in * element_bytes(scheme_.element);
+      const auto read = [&](const auto& transform, auto* to) {
+        transform(shape_, part, p.source<T>() + src, view.stride.data(), problem_.in_channels, to, blocking_.row,
+                  scratch.lattice);
+      };
+      scheme_.rounds() ? read(rows.winograd_rounded_input, reinterpret_cast<Bfloat16*>(points))
+                       : read(rows.winograd_input, reinterpret_cast<float*>(points));
     });
   }
 
@@ -286,16 +344,18 @@ class WinogradRun final : public AlgorithmRun {
   int64_t rows_ = 0;       // of one product
   int64_t row_blocks_ = 0;
   int64_t splits_ = 1, split_panels_ = 1;  // shares of a point's panels, in the staged form
+  std::vector<int64_t> steps_;             // of a row of bfloat16
 };
 
-template <int M0, int M1, int M2>
+template <int M0, int M1, int M2, Element E>
 Scheme scheme_of(const Window& window) {
   Scheme scheme;
+  scheme.element = E;
   scheme_for(window, {M0, M1, M2}, &scheme);
   return scheme;
 }
 
-template <int M0, int M1, int M2>
+template <int M0, int M1, int M2, Element E>
 std::string unsupported(const ConvProblem& p) {
   if (p.window.transposed) return "it runs no transposed convolution";
   Scheme scheme;
@@ -307,6 +367,10 @@ std::string unsupported(const ConvProblem& p) {
     const int count = scheme.shape.m[i] + scheme.shape.r[i] - 1;
     axes += scheme.shape.r[i] > 1 ? 1 : 0;
     tens += count == 10 ? 1 : 0;
+  }
+  if (E == Element::kBfloat16) {
+    if (p.window.groups != 1) return "it runs one group of channels";
+    if (axes < 2 || scheme.sliced >= 0) return "two or three axes of the kernel must not be 1, and be tiled";
   }
   if (tens > 1 || (tens == 1 && axes > 2)) return "ten points on so many axes would err by more than 2e-5";
   return "";
@@ -359,12 +423,21 @@ void transform_kernels(const std::vector<std::vector<double>> (&matrix)[3], int6
   }
 }
 
-// Packs weights by point, group, panel, tap of the sliced axis, channel, column. Zeros fill the columns of the last
-// panel.
-template <int M0, int M1, int M2>
+// Where channel c of the first column of a tile of columns lies among weights of bfloat16 (see BfloatProduct): strips
+// of two tiles, in a strip step, tile, pair of channels, column, channel.
+int64_t pair_place(int64_t tile, int64_t c, int64_t steps, int64_t tiles) {
+  constexpr int64_t kElements = MatrixUnit::kElements, kTile = MatrixUnit::kRows * kElements;
+  const int64_t strip = tile / 2, width = std::min<int64_t>(2, tiles - 2 * strip);
+  return strip * steps * 2 * kTile + (c / kElements * width + tile % 2) * kTile + c % kElements / 2 * kElements + c % 2;
+}
+
+// Packs weights by point, group, panel, tap of the sliced axis, channel, column; those of bfloat16 by point and then as
+// BfloatProduct asks. Zeros fill the columns of the last panel and the channels of the last step.
+template <int M0, int M1, int M2, Element E>
 PackedWeights pack(const Convolution& conv, const ConvProblem&, const MicrokernelSet& set, int threads) {
+  constexpr bool kRounds = E == Element::kBfloat16;
   const Window& window = conv.window();
-  const Scheme scheme = scheme_of<M0, M1, M2>(window);
+  const Scheme scheme = scheme_of<M0, M1, M2, E>(window);
   std::vector<std::vector<double>> matrix[3];
   int64_t size[3];  // of the transformed kernel: points, or taps of the sliced axis
   for (int i = 0; i < 3; ++i) {
@@ -379,11 +452,14 @@ PackedWeights pack(const Convolution& conv, const ConvProblem&, const Microkerne
   const int64_t columns = conv.out_channels() / window.groups;
   const int64_t panel = set.panel_vectors * set.vector_floats;
   const int64_t padded = round_up(columns, set.vector_floats);
+  const int64_t steps = ceil_div(channels, MatrixUnit::kElements);  // of bfloat16
+  const int64_t size_of_group = kRounds ? steps * MatrixUnit::kElements * padded : taps * channels * padded;
   PackedWeights packed;
-  packed.group_step.assign(static_cast<size_t>(points), taps * channels * padded);
-  for (int64_t p = 0; p < points; ++p) packed.phase_offset.push_back(p * window.groups * taps * channels * padded);
-  packed.size = points * window.groups * taps * channels * padded;
+  packed.group_step.assign(static_cast<size_t>(points), size_of_group);
+  for (int64_t p = 0; p < points; ++p) packed.phase_offset.push_back(p * window.groups * size_of_group);
+  packed.size = points * window.groups * size_of_group * element_bytes(E) / element_bytes(Element::kFloat32);
   packed.data = allocate_floats(packed.size);
+  if (kRounds) std::fill(packed.data.get(), packed.data.get() + packed.size, 0.0f);
 
   // One chunk is one vector of columns of one group, so that whole cache lines are written at a time.
   const int64_t lanes = set.vector_floats;
@@ -409,6 +485,12 @@ PackedWeights pack(const Convolution& conv, const ConvProblem&, const Microkerne
           for (at[2] = 0; at[2] < size[2]; ++at[2]) {
             int64_t point = 0;
             for (int i = 0; i < 3; ++i) point = i == scheme.sliced ? point : point * size[i] + at[i];
+            if (kRounds) {
+              uint16_t* const place = reinterpret_cast<uint16_t*>(packed.data.get()) + packed.phase_offset[point] +
+                                      pair_place(begin / lanes, c, steps, vectors);
+              for (int64_t i = 0; i < lanes; ++i) place[2 * i] = rounded(static_cast<float>(*value++)).bits;
+              continue;
+            }
             const int64_t tap = scheme.sliced >= 0 ? at[scheme.sliced] : 0;
             float* to = base + packed.phase_offset[point] + (tap * channels + c) * width;
             for (int64_t i = 0; i < lanes; ++i) to[i] = static_cast<float>(*value++);
@@ -420,30 +502,37 @@ PackedWeights pack(const Convolution& conv, const ConvProblem&, const Microkerne
   return packed;
 }
 
-template <int M0, int M1, int M2>
+template <int M0, int M1, int M2, Element E>
 double cost(const ConvProblem& p, const MicrokernelSet& set) {
-  const Scheme scheme = scheme_of<M0, M1, M2>(p.window);
-  // Eight points on three axes, or ten on one of two, serve those who ask for them. By itself the engine keeps more
-  // digits.
-  int axes = 0, eights = 0, tens = 0;
+  const Scheme scheme = scheme_of<M0, M1, M2, E>(p.window);
+  int axes = 0, fours = 0, eights = 0, tens = 0;
   for (int i = 0; i < kSpatialAxes; ++i) {
     const int count = scheme.shape.m[i] + scheme.shape.r[i] - 1;
     axes += scheme.shape.r[i] > 1 ? 1 : 0;
+    fours += scheme.shape.m[i] > 2 ? 1 : 0;
     eights += count >= 8 ? 1 : 0;
     tens += count == 10 ? 1 : 0;
   }
-  if (eights > 2 || (tens > 0 && axes > 1)) return HUGE_VAL;
+  // What loses more digits than the numbers that are stored serves those who ask for it. By itself the engine takes
+  // neither F(4, r) of rounded points, nor, where floats are stored, eight points on three axes or ten on one of two.
+  const bool wide = p.out_element == Element::kFloat32;
+  if (scheme.rounds() ? fours > 0 : wide && (eights > 2 || (tens > 0 && axes > 1))) return HUGE_VAL;
   return cost_of(scheme, p, set);
 }
 
-template <int M0, int M1, int M2>
+template <int M0, int M1, int M2, Element E>
 std::unique_ptr<ConvRun> plan(const ConvSetup& setup) {
-  return std::make_unique<WinogradRun>(scheme_of<M0, M1, M2>(setup.problem.window), setup);
+  return std::make_unique<WinogradRun>(scheme_of<M0, M1, M2, E>(setup.problem.window), setup);
 }
 
-template <int M0, int M1, int M2>
+template <int M0, int M1, int M2, Element E = Element::kFloat32>
 Algorithm row(const char* name, const char* summary) {
-  Algorithm made{name, summary, false, unsupported<M0, M1, M2>, cost<M0, M1, M2>, pack<M0, M1, M2>, plan<M0, M1, M2>};
+  Algorithm made{
+      name, summary, false, unsupported<M0, M1, M2, E>, cost<M0, M1, M2, E>, pack<M0, M1, M2, E>, plan<M0, M1, M2, E>};
+  if (E == Element::kBfloat16) {
+    made.needs_matrix_unit = true;
+    made.digits = 8;
+  }
   made.stores = [](const ConvProblem& p) { return p.residual_element.value_or(p.out_element) == p.out_element; };
   return made;
 }
@@ -468,6 +557,14 @@ std::vector<Algorithm> winograd_algorithms() {
       row<2, 4, 4>(
           "winograd(2x4x4)",
           "Winograd F(2, r) on depth, F(4, r) on height and width; kernels 2, 3, 5 or 7, stride and dilation 1"),
+      row<2, 2, 2, Element::kBfloat16>("winograd_bf16(2)",
+                                       "winograd(2) by products of bfloat16, on two or three axes; one group"),
+      row<2, 2, 4, Element::kBfloat16>("winograd_bf16(2x2x4)",
+                                       "F(2, r) on depth and height, F(4, r) on width, by products of bfloat16"),
+      row<2, 4, 4, Element::kBfloat16>("winograd_bf16(2x4x4)",
+                                       "F(2, r) on depth, F(4, r) on height and width, by products of bfloat16"),
+      row<4, 4, 4, Element::kBfloat16>("winograd_bf16(4)",
+                                       "winograd(4) by products of bfloat16, on two or three axes; one group"),
   };
 }
 

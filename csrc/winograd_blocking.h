@@ -14,12 +14,13 @@ namespace convoxel::winograd {
 #include "winograd_table.h"
 
 constexpr int64_t kMostRows = 192;  // of a block
-constexpr int64_t kLineFloats = kAlignBytes / static_cast<int64_t>(sizeof(float));
 
 // F(m, r) along the transformed axes. If another axis has a kernel, it keeps its taps.
 struct Scheme {
   WinogradShape shape;
-  int sliced = -1;  // the axis that keeps its taps
+  int sliced = -1;                      // the axis that keeps its taps
+  Element element = Element::kFloat32;  // of the points and weights that are multiplied
+  bool rounds() const { return element == Element::kBfloat16; }
 };
 
 inline bool is_tabled(int m, int64_t r) {
@@ -87,20 +88,20 @@ inline Tiling tiling_of(const ConvProblem& p, const Scheme& scheme) {
   return t;
 }
 
-// The distance from one tile's points to the next one's, in floats. It is no multiple of the page: otherwise all rows
+// The distance from one tile's points to the next one's, in numbers. It is no multiple of the page: otherwise all rows
 // of a product would share a few lines of L1.
-inline int64_t slot_floats(int64_t points, int64_t row) {
-  const int64_t floats = points * row;
-  return floats % (4 * kLineFloats) == 0 ? floats + kLineFloats : floats;
+inline int64_t slot_numbers(int64_t points, int64_t row, Element element) {
+  const int64_t line = kAlignBytes / element_bytes(element), numbers = points * row;
+  return numbers % (4 * line) == 0 ? numbers + line : numbers;
 }
 
 // How the tiles are divided.
 struct Blocking {
   int64_t points = 0;
-  int64_t row = 0;      // floats of a tile's channels at one point, rounded up to whole vectors
+  int64_t row = 0;      // numbers of a tile's channels at one point, rounded up to what is multiplied together
   int64_t panel = 0;    // columns of a panel
   int64_t panels = 0;   // of one group
-  int64_t slot_in = 0;  // floats of a tile's points, of the input and of one panel
+  int64_t slot_in = 0;  // numbers of a tile's points, of the input and of one panel
   int64_t slot_out = 0;
   int64_t columns = 1;  // of a block
   int64_t slices = 1;   // of a block, of the output
@@ -113,14 +114,15 @@ struct Blocking {
 inline int64_t pixels(const Axes& size) { return size[0] * size[1] * size[2]; }
 
 // Divides into blocks of about `rows` tiles: whole columns if one fits, else parts of a column, which read the slices
-// at their ends twice. Blocks have equal size: 100 columns become 2 x 50, not 96 + 4.
-inline void divide(const Tiling& tiling, int64_t rows, Blocking* blocking) {
+// at their ends twice. Blocks have equal size: 100 columns become 2 x 50, not 96 + 4; or of a multiple of the rows
+// that are multiplied together.
+inline void divide(const Tiling& tiling, int64_t rows, int64_t together, Blocking* blocking) {
   const int64_t slices = std::max<int64_t>(tiling.slices_out, 1), columns = std::max<int64_t>(tiling.columns, 1);
   const int64_t parts = ceil_div(slices, rows);
   blocking->slices = ceil_div(slices, parts);
   const int64_t wanted = std::clamp<int64_t>(rows / blocking->slices, 1, columns);
   const int64_t blocks = ceil_div(columns, wanted);
-  blocking->columns = ceil_div(columns, blocks);
+  blocking->columns = std::min(columns, round_up(ceil_div(columns, blocks), together));
 }
 
 // The blocks, or stages, that are expected to be fastest. Time is counted in rows of one thread. A block takes as long
@@ -133,16 +135,21 @@ inline Blocking blocking_of(const ConvProblem& p, const Scheme& scheme, const Mi
   const int64_t groups = p.window.groups;
   const int64_t group_columns = p.out_channels / groups;
   blocking.points = scheme.shape.points();
-  blocking.row = round_up(p.in_channels, set.vector_floats);
+  const int64_t bytes_in = element_bytes(scheme.element);
+  blocking.row = round_up(p.in_channels, scheme.rounds() ? MatrixUnit::kElements : set.vector_floats);
   blocking.panel = std::min<int64_t>(set.panel_vectors * set.vector_floats, round_up(group_columns, set.vector_floats));
   blocking.panels = ceil_div(group_columns, blocking.panel);
-  blocking.slot_in = slot_floats(blocking.points, blocking.row);
-  blocking.slot_out = slot_floats(blocking.points, blocking.panel);
+  blocking.slot_in = slot_numbers(blocking.points, blocking.row, scheme.element);
+  blocking.slot_out = slot_numbers(blocking.points, blocking.panel, Element::kFloat32);
 
-  const double spill = cost::point_rows(machine.rates) * static_cast<double>((blocking.row + p.out_channels) * groups) /
+  // A row of bfloat16 is multiplied in half the time.
+  const double moved = static_cast<double>(scheme.rounds() ? blocking.row + 2 * p.out_channels  //
+                                                           : blocking.row + p.out_channels);
+  const double spill = cost::point_rows(machine.rates) * moved * static_cast<double>(groups) /
                        static_cast<double>(tiling.taps * p.in_channels * p.out_channels);
   const double tiles = static_cast<double>(tiling.tiles());
-  const double weight_bytes = 4.0 * blocking.points * tiling.taps * p.in_channels * static_cast<double>(group_columns);
+  const double weight_bytes =
+      static_cast<double>(bytes_in * blocking.points * tiling.taps * p.in_channels * group_columns);
   const double weight_rows = cost::weight_rows(weight_bytes, machine.rates);
   const int threads = machine.threads;
   blocking.rows = std::max(tiles / threads * (1 + spill), weight_rows / threads) + cost::kStageRows;
@@ -154,13 +161,14 @@ inline Blocking blocking_of(const ConvProblem& p, const Scheme& scheme, const Mi
   const double most =
       3 * std::max(image, static_cast<double>(blocking.points * tiling.taps * blocking.row * group_columns));
   const double in_tiles = static_cast<double>(tiling.columns * tiling.slices_in);
-  if (in_tiles * blocking.slot_in + tiles * blocking.slot_out * blocking.panels * groups > most)
+  const double slot_in = static_cast<double>(blocking.slot_in) * static_cast<double>(bytes_in) / 4;
+  if (in_tiles * slot_in + tiles * static_cast<double>(blocking.slot_out * blocking.panels * groups) > most)
     blocking.rows = HUGE_VAL;
   for (double wanted = 4; wanted <= kMostRows; wanted *= 1.1) {
     Blocking trial = blocking;
-    divide(tiling, static_cast<int64_t>(wanted), &trial);
+    divide(tiling, static_cast<int64_t>(wanted), scheme.rounds() ? MatrixUnit::kRows : 1, &trial);
     const double rows = static_cast<double>(trial.columns * trial.slices);
-    const double bytes = rows * static_cast<double>((blocking.slot_in + blocking.slot_out) * 4);
+    const double bytes = rows * static_cast<double>(blocking.slot_in * bytes_in + blocking.slot_out * 4);
     const double filled = bytes / static_cast<double>(machine.l2_bytes);
     if (wanted > 4 && (filled > 0.9 || threads * bytes / 4 > most)) break;
     const double rounds = std::ceil(static_cast<double>(trial.blocks(tiling)) / threads);
@@ -169,6 +177,13 @@ inline Blocking blocking_of(const ConvProblem& p, const Scheme& scheme, const Mi
     if (trial.rows < blocking.rows) blocking = trial;
   }
   return blocking;
+}
+
+// What a row times a vector of columns costs in products of bfloat16.
+inline double rounded_product(const Blocking& blocking, const MatrixUnit& unit) {
+  constexpr double kBlock = 4 * MatrixUnit::kRows;  // rows times vectors of 2 x 2 tiles
+  const double steps = static_cast<double>(blocking.row / MatrixUnit::kElements);
+  return (steps * (unit.tiles ? cost::kTileCosts : cost::kPairCosts)[0].pair + cost::kBfloatStore) / kBlock;
 }
 
 inline double cost_of(const Scheme& scheme, const ConvProblem& p, const MicrokernelSet& set) {
@@ -181,7 +196,9 @@ inline double cost_of(const Scheme& scheme, const ConvProblem& p, const Microker
   const double depth = static_cast<double>(tiling.taps * p.in_channels) / groups;
   const double vectors = groups * std::ceil(p.out_channels / groups / set.vector_floats);
   const double start = vectors > groups ? cost::kTileStart : cost::kNarrowStart;
-  const double products = blocking.rows * machine.threads * blocking.points * (depth + tiling.taps * start) * vectors;
+  const double products = blocking.rows * machine.threads * blocking.points * vectors *
+                          (scheme.rounds() ? rounded_product(blocking, *set.matrix_unit)
+                                           : cost::kPackedProduct * (depth + static_cast<double>(tiling.taps) * start));
   // The vectors that the passes load or store, per tile and vector of channels.
   double input = 0, output = 0, lines = static_cast<double>(blocking.points);
   for (int i = 0; i < kSpatialAxes; ++i) {
@@ -196,9 +213,12 @@ inline double cost_of(const Scheme& scheme, const ConvProblem& p, const Microker
       static_cast<double>(tiling.columns) *
       (static_cast<double>(tiling.slices_in) + parts * static_cast<double>((tiling.taps - 1) * tiling.dilation));
   const double row_in = std::ceil(static_cast<double>(p.in_channels) / set.vector_floats);
-  const double image = 4.0 * tiles * (shape.m[0] * shape.m[1] * shape.m[2]) * (p.in_channels + p.out_channels);
-  return products * cost::kPackedProduct + in_tiles * row_in * input * cost::kInputPoint +
-         tiles * vectors * output * cost::kOutputPoint + image * cost::image_byte(machine.rates);
+  const double image =
+      tiles * (shape.m[0] * shape.m[1] * shape.m[2]) *
+      static_cast<double>(element_bytes(p.in_element) * p.in_channels + element_bytes(p.out_element) * p.out_channels);
+  const double all = products + in_tiles * row_in * input * cost::kInputPoint +
+                     tiles * vectors * output * cost::kOutputPoint + image * cost::image_byte(machine.rates);
+  return scheme.rounds() ? all * cost::kRoundedPoint : all;
 }
 
 }  // namespace convoxel::winograd

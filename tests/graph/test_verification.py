@@ -139,4 +139,5 @@ def test_the_growth_of_errors_is_that_of_the_algorithms() -> None:
     assert growth("winograd(1x6x6)", (3, 3, 3)) == pytest.approx(six**2)
     assert growth("winograd(4)", (1, 3)) == four
     assert growth("fft", (7, 7)) == 4
+    assert growth("winograd_bf16(4)", (3, 3), "bfloat16") == pytest.approx(2**15 * four**2)
     assert growth("bf16x3", (3, 3), "high") == 2**6 and growth("bf16", (3, 3), "bfloat16") == 2**15

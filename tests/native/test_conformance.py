@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from convoxel import reference
-from convoxel.arithmetic.winograd import error_factor, winograd
+from convoxel.arithmetic.winograd import error_factor, tiles_of, winograd
 from convoxel.native.precision import DIGITS
 from tools.conformance import (
     ALGORITHMS,
@@ -109,11 +109,8 @@ def test_result_is_bit_equal_for_any_number_of_threads_and_any_batch(isa: str, t
 
 
 def tile_sizes(algorithm: str, dims: int) -> tuple[int, ...]:
-    """Winograd's m along each axis from its name, as in "winograd(4)" or "winograd(1x4x4)"; 1 for other algorithms."""
-    if not algorithm.startswith("winograd"):
-        return (1,) * dims
-    sizes = [int(text) for text in algorithm[9:-1].split("x")]
-    return tuple(sizes * dims if len(sizes) == 1 else sizes[3 - dims :])
+    """Winograd's m along each axis; 1 for other algorithms."""
+    return (tiles_of(algorithm) or (1, 1, 1))[3 - dims :]
 
 
 @pytest.mark.parametrize("isa", INSTRUCTION_SETS)
@@ -148,7 +145,7 @@ def test_rounding_stays_within_the_derived_bound(isa: str) -> None:
                     transformed += 1
             bound = 16 * eps * 0.1 * factor * (0.2 * products + 2 * (max(1, transformed) * products) ** 0.5)
             if PRECISION[algorithm] != "float32":  # each factor errs by 2**-(digits + 2) at most
-                bound += 6 * 3 * 2.0 ** -(DIGITS[PRECISION[algorithm]] + 2) * 0.1 * products**0.5
+                bound += 6 * 3 * 2.0 ** -(DIGITS[PRECISION[algorithm]] + 2) * 0.1 * factor * products**0.5
             assert np.isfinite(result).all()
             assert np.abs(result - truth).max() <= bound, algorithm
 

@@ -11,6 +11,7 @@ In more than one dimension the transforms apply axis by axis, each axis with its
 
 from __future__ import annotations
 
+import re
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -107,6 +108,19 @@ def error_factor(f: Winograd) -> float:
         for g, b in zip(f.kernel, f.input, strict=True)
     ]
     return max(sum((abs(float(a)) * n) ** 2 for a, n in zip(row, norm, strict=True)) ** 0.5 for row in f.output)
+
+
+def tiles_of(algorithm: str) -> tuple[int, ...] | None:
+    """Return the m along (d, h, w) of an algorithm of the engine, or None if it is not one of Winograd's.
+
+    >>> tiles_of("winograd(4)"), tiles_of("winograd_bf16(2x4x4)"), tiles_of("indirect")
+    ((4, 4, 4), (2, 4, 4), None)
+    """
+    found = re.fullmatch(r"winograd(?:_bf16)?\(([\dx]+)\)", algorithm)
+    if found is None:
+        return None
+    sizes = tuple(map(int, found[1].split("x")))
+    return sizes * 3 if len(sizes) == 1 else sizes
 
 
 def cpp_table() -> str:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from convoxel.arithmetic.winograd import TABLED, error_factor, winograd
+from convoxel.arithmetic.winograd import TABLED, error_factor, tiles_of, winograd
 from convoxel.files.values import Array
 from convoxel.graph.run.step_table import StepRow
 
@@ -96,7 +95,7 @@ def error_growth(
     """
     growth = 1.0
     for row in rows:
-        tiles = re.fullmatch(r"winograd\(([\dx]+)\)", row["algorithm"])
+        tiles = tiles_of(row["algorithm"])
         growth = max(growth, *(_PRECISIONS.get(kind, 1.0) for kind in (row["type"], row["stored"])))
         if row["algorithm"] == "fft":
             growth = max(growth, _FOURIER)
@@ -104,14 +103,14 @@ def error_growth(
             names = operands.get(row["name"], ())
             weight = constants.get(names[1]) if len(names) > 1 else None
             kernel = (3, 3, 3) if weight is None else weight.shape[2:]
-            growth = max(growth, _winograd_growth([int(m) for m in tiles[1].split("x")], kernel))
+            growth = max(growth, _PRECISIONS[row["type"]] * _winograd_growth(tiles, kernel))
     return growth
 
 
 def _winograd_growth(tiles: Sequence[int], kernel: Sequence[int]) -> float:
     """Return the product of the axes' factors; axes with an untabled tile or kernel are summed directly."""
-    tiles = [*tiles] * len(kernel) if len(tiles) == 1 else tiles[3 - len(kernel) :]
-    factors = (error_factor(winograd(m, r)) for m, r in zip(tiles, kernel, strict=True) if (m, r) in TABLED)
+    pairs = zip(tiles[3 - len(kernel) :], kernel, strict=True)
+    factors = (error_factor(winograd(m, r)) for m, r in pairs if (m, r) in TABLED)
     return math.prod(factors)
 
 

@@ -17,6 +17,7 @@ from typing import NamedTuple, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from convoxel.arithmetic.winograd import tiles_of
 from convoxel.errors import ConfigError, UnsupportedError
 from convoxel.files.values import Array
 from convoxel.graph.ir.graph import Graph, Node
@@ -225,10 +226,9 @@ def _choose(graph: Graph, sizes: Mapping[str, int], packed: PackedWeights, setti
 
 def _grain(graph: Graph, node: Node, choice: Choice) -> tuple[int, ...]:
     """Return how many outputs along (d, h, w) an algorithm computes together: Winograd's m where there is a kernel."""
-    if not choice.algorithm.startswith("winograd("):
+    m = tiles_of(choice.algorithm)
+    if m is None:
         return (1, 1, 1)
-    words = choice.algorithm.removeprefix("winograd(").removesuffix(")").split("x")
-    m = [int(word) for word in (words if len(words) == 3 else words * 3)]
     kernel = spatial(graph.constants[node.inputs[1]].shape[2:], 1)
     return tuple(each if k > 1 else 1 for each, k in zip(m, kernel, strict=True))
 
