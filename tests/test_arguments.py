@@ -24,6 +24,7 @@ from tools.faults.scene import Scene
 
 IMAGE = torch.arange(16.0).reshape(1, 1, 4, 4)
 EYE = np.eye(8, dtype=int)
+ENDLESS: Any = torch.ones((), dtype=torch.int64).expand(10**11)  # as a tensor's entries are made all at once
 SMALL = cx.compile(torch.nn.Conv2d(1, 1, 1).eval(), torch.zeros(1, 1, 2, 2), threads=1, tune=False)
 CHAIN = parse_chain("k3")
 FEW = (np.eye(8, 9, dtype=np.float32).reshape(8, 1, 3, 3), np.arange(8) % 2)
@@ -87,6 +88,9 @@ def test_what_leaks_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     (lambda: cx.models.Pyramid().add(torch.nn.ReLU(), 1, name="1.5"), ConfigError, "name is '1.5'"),
     (lambda: cx.inspect.linearity(torch.nn.ReLU(), IMAGE, np.uint64(2**64 - 1)), ShapeError, "expected equal shapes"),
     (lambda: cx.nn.functional.max_pool(IMAGE, itertools.count()), ConfigError, "has more than 1000 entries"),
+    (lambda: cx.conv(IMAGE.numpy(), IMAGE.numpy(), stride=ENDLESS), ConfigError, "stride has more than 1000 entries"),
+    (lambda: cx.draw.conv(ENDLESS), ConfigError, "conv: size: there are 100,000,000,000 entries"),
+    (lambda: cx.nn.Conv(2, 1, 1, 3, stride=ENDLESS), ConfigError, "Conv: stride: there are 100,000"),
     (lambda: cx.arithmetic.linear_macs(-1, 2), ConfigError, "in_features is -1"),
     (lambda: cx.draw.conv("a"), ConfigError, "conv: size is 'a'.* a whole number or a sequence of whole numbers"),
     (lambda: cx.arithmetic.solve_tile(CHAIN, 16).cover(2**64), ShapeError, "tiles; expected at most"),
@@ -207,29 +211,58 @@ def test_public_functions_are_those_that_are_written() -> None:
         cx.arithmetic.flops(macs=1, more=2)
 
 
-def test_bugs_stay_bugs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A failure in which all arguments fit is not put down to the caller, unless PyTorch or NumPy speak of values."""
+def test_failures_in_which_all_arguments_fit_are_told_as_what_they_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a value that PyTorch or NumPy refuse, of one that nobody thought of or a mistake of ours, and of a bug."""
     from convoxel.face import explained
 
     def broken(count: int, error: type[Exception]) -> None:
         raise error("whatever")
 
     broken.__module__ = "convoxel.errors"  # a module whose names its annotations have
+    monkeypatch.setitem(broken.__globals__, "__name__", "convoxel.errors")
     public = explained(broken, "convoxel")
-    for kind in (AttributeError, KeyError, IndexError, AssertionError, TypeError, ZeroDivisionError):
-        with pytest.raises(kind, match="whatever"):
+    for kind in (AttributeError, KeyError, IndexError, TypeError, ZeroDivisionError, np.exceptions.AxisError):
+        with pytest.raises(ConfigError, match=rf"broken: {kind.__name__}: .*whatever.*Given count=1,.* report this"):
             public(1, kind)
-    for kind, told in ((RuntimeError, ShapeError), (ValueError, ShapeError), (NotImplementedError, UnsupportedError)):
+    for kind, told in (
+        (RuntimeError, ShapeError), (ValueError, ShapeError), (NotImplementedError, UnsupportedError),
+        (FileNotFoundError, DataError),
+    ):  # fmt: skip
         with pytest.raises(told, match=r"broken: whatever\. Given count=1"):
             public(1, kind)
 
     class Steering(RuntimeError):
         """As exporters raise to turn back."""
 
-    with pytest.raises(Steering):
-        public(1, Steering)
+    for kind in (Steering, AssertionError, NameError):
+        with pytest.raises(kind, match="whatever"):
+            public(1, kind)
     with pytest.raises(ConfigError, match=r"broken: count is 1\.5, but it must be a whole number"):
         public(1.5, KeyError)
+
+
+def test_what_functions_and_modules_of_the_caller_raise_comes_back_as_it_is() -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("enough")
+
+    class Failing(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            raise ValueError("mine")
+
+    class Odd:
+        def __len__(self) -> int:
+            raise RuntimeError("no length")
+
+        def __iter__(self) -> Any:
+            raise RuntimeError("no entries")
+
+    with pytest.raises(RuntimeError, match=r"^enough$"):
+        cx.train.sliding_window(fail, np.zeros((1, 4, 4), np.float32), (2, 2))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"^mine$") as caught:
+        cx.train.sliding_window(Failing(), np.zeros((1, 4, 4), np.float32), (2, 2))
+    assert not isinstance(caught.value, ConvoxelError)
+    with pytest.raises(ConvoxelError):
+        cx.nn.functional.max_pool(IMAGE, Odd())  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("value", "hint", "expected"), [

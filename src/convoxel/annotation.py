@@ -19,9 +19,12 @@ from fractions import Fraction
 from itertools import islice
 from typing import Any
 
-__all__ = ["argument_types", "expected", "fits", "is_expression", "is_plain", "is_truth", "settled"]
+from convoxel.errors import ConfigError
+
+__all__ = ["argument_types", "expected", "first_entries", "fits", "is_expression", "is_plain", "is_truth", "settled"]
 
 _LOOKED_AT = 100  # entries of a sequence: one may have as many as it likes
+_SETTLED = 1 << 20  # entries of a sequence; views of one number have more than any memory
 _UNIONS = (typing.Union, types.UnionType)
 _ITERABLES = (
     collections.abc.Sequence,
@@ -165,7 +168,8 @@ def fits(value: object, hint: Any) -> bool:
 def settled(value: Any, hint: Any) -> Any:
     """Return a value that fits with its numbers as Python's own: those of NumPy overflow without a word.
 
-    Truth values become True and False: PyTorch takes neither NumPy's nor 0 and 1.
+    Truth values become True and False: PyTorch takes neither NumPy's nor 0 and 1. Raises ConfigError for a sequence of
+    more entries than anybody has in mind, such as the view of one number.
 
     >>> import numpy as np
     >>> settled(np.int8(3), int), settled(np.array([2, 3]), collections.abc.Sequence[int]), settled((1, "a"), tuple)
@@ -186,6 +190,8 @@ def settled(value: Any, hint: Any) -> Any:
         origin, inner = typing.get_origin(option), typing.get_args(option)
         sized = hasattr(type(value), "__len__") and hasattr(type(value), "__getitem__")
         if sized and origin in _ITERABLES and inner and _holds(value, origin, inner):
+            if len(value) > _SETTLED:
+                raise ConfigError(f"there are {len(value):,} entries, but at most {_SETTLED:,} can be taken.")
             kinds = inner if Ellipsis not in inner and origin is tuple else (inner[0],) * len(value)
             entries = tuple(map(settled, value, kinds))
             return value if all(map(operator.is_, entries, value)) else entries
@@ -259,7 +265,7 @@ def _holds(value: Any, kind: type, inner: tuple[Any, ...]) -> bool:
     if not hasattr(type(value), "__len__") or not hasattr(type(value), "__getitem__"):
         return not issubclass(kind, collections.abc.Sequence)  # what can be read once is left alone
     try:
-        entries = list(islice(iter(value), _LOOKED_AT))
+        entries = first_entries(value, _LOOKED_AT)
     except Exception:  # a tensor without axes
         return False
     if not inner or inner == ((),):
@@ -267,6 +273,16 @@ def _holds(value: Any, kind: type, inner: tuple[Any, ...]) -> bool:
     if kind is tuple and Ellipsis not in inner:
         return len(entries) == len(inner) and all(map(fits, entries, inner))
     return all(fits(entry, inner[0]) for entry in entries)
+
+
+def first_entries(value: Any, most: int) -> tuple[Any, ...]:
+    """Return the first ``most`` entries: an iterator may have no end, and a tensor makes all of its entries at once.
+
+    >>> import itertools
+    >>> first_entries(itertools.count(), 3)
+    (0, 1, 2)
+    """
+    return tuple(islice(value[:most] if hasattr(value, "shape") else value, most))
 
 
 def expected(hint: Any) -> str:

@@ -1,8 +1,9 @@
 """The public face: an argument of a kind that a function cannot take is named.
 
 A public function runs as it is written. When it fails with an error that is none of Convoxel's, its arguments are
-compared with their annotations, and a ConfigError names the first that does not fit. If all fit, and PyTorch or NumPy
-refuse their values, the error gets the call's context. Other failures stay as they are: they are bugs.
+compared with their annotations, and a ConfigError names the first that does not fit. If all fit, and PyTorch, NumPy or
+Python's operators refuse their values, the error gets the call's context. Assertions stay as they are, since they are
+bugs, and so does what functions and modules of the caller's raise.
 
 Classes, which keep what they get, and the functions of packages that are open ``early`` compare before, and get
 numbers and truth values as Python's own, which never overflow and which every binding takes. Functions within Convoxel
@@ -28,15 +29,21 @@ from convoxel.files.fault import brief
 __all__ = ["explained", "open_face"]
 
 _Function = Callable[..., Any]
-# What PyTorch and NumPy raise for values that they cannot take; subclasses steer recordings and exports.
+# What PyTorch and NumPy raise for values that they cannot take; other subclasses steer recordings and exports.
 _KINDS: dict[type[Exception], type[ConvoxelError]] = {
     RuntimeError: ShapeError,
     ValueError: ShapeError,
     OverflowError: ConfigError,
-    OSError: DataError,  # such as a name that no file can have; those of files are subclasses
     NotImplementedError: UnsupportedError,
+    # Of names that no file can have, and of files and folders in each other's place.
+    **dict.fromkeys((OSError, FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError), DataError),
 }
-# What the engine, PyTorch and NumPy say of types and axes that they do not take. Other errors of these kinds are bugs.
+# What Python's own operators raise for values that they cannot take, and for mistakes of ours: both are told.
+_EITHER = (
+    TypeError, AttributeError, IndexError, KeyError, ZeroDivisionError, RecursionError, UnicodeEncodeError,
+    UnicodeDecodeError, BufferError,
+)  # fmt: skip
+# What the engine, PyTorch and NumPy say of types and axes that they do not take: no mistakes of ours.
 _SAID: dict[type[Exception], tuple[re.Pattern[str], type[ConvoxelError]]] = {
     TypeError: (
         re.compile(
@@ -142,7 +149,7 @@ def _checked(function: _Function, module: str, *, plainly: bool = False) -> _Fun
         if (explanation := _misfit(function, module, bound)) is not None:
             raise explanation
         if bound is not None:
-            _settle(bound, argument_types(function, module))
+            _settle(function, bound, argument_types(function, module))
             arguments, named = bound.args, bound.kwargs
         result = explaining(*arguments, **named)
         # Last, so that checks of its own have the word: a layer would keep what PyTorch refuses in its first run.
@@ -153,15 +160,18 @@ def _checked(function: _Function, module: str, *, plainly: bool = False) -> _Fun
     return call
 
 
-def _settle(bound: inspect.BoundArguments, hints: dict[str, Any]) -> None:
+def _settle(function: _Function, bound: inspect.BoundArguments, hints: dict[str, Any]) -> None:
     for name, value in bound.arguments.items():
         kind, hint = bound.signature.parameters[name].kind, hints.get(name, Any)
-        if kind is inspect.Parameter.VAR_POSITIONAL:
-            bound.arguments[name] = tuple(settled(entry, hint) for entry in value)
-        elif kind is inspect.Parameter.VAR_KEYWORD:
-            bound.arguments[name] = {key: settled(entry, hint) for key, entry in value.items()}
-        else:
-            bound.arguments[name] = settled(value, hint)
+        try:
+            if kind is inspect.Parameter.VAR_POSITIONAL:
+                bound.arguments[name] = tuple(settled(entry, hint) for entry in value)
+            elif kind is inspect.Parameter.VAR_KEYWORD:
+                bound.arguments[name] = {key: settled(entry, hint) for key, entry in value.items()}
+            else:
+                bound.arguments[name] = settled(value, hint)
+        except ConfigError as error:
+            raise ConfigError(f"{_name(function, bound)}: {name}: {error}") from None
 
 
 def _bound(function: _Function, arguments: Any, named: Any) -> inspect.BoundArguments | None:
@@ -203,15 +213,33 @@ def _misfit(
 
 
 def _context(function: _Function, bound: inspect.BoundArguments | None, error: Exception) -> ConvoxelError | None:
-    """Return what another package says of the arguments with the name of the call and its arguments."""
+    """Return what Python or another package says of the arguments with the name of the call and its arguments."""
     said = " ".join(str(error).split()) or "there is not enough memory"
     kind = ShapeError if isinstance(error, MemoryError) else _KINDS.get(type(error))
     if kind is None:
         kind = next((one for of, (told, one) in _SAID.items() if isinstance(error, of) and told.search(said)), None)
-    if kind is None:
+    name, more = _name(function, bound), ""
+    if kind is None and bound and (type(error) in _EITHER or type(error).__module__.startswith("numpy")):
+        kind, said = ConfigError, f"{type(error).__name__}: {said}"
+        more = f" Compare them with help({name}); if it allows them, please report this."
+    if kind is None or _raised_by_caller(error):
         return None
-    given = ", ".join(f"{name}={_shown(value)}" for name, value in _values(bound) if name != "self") if bound else ""
-    return kind(f"{_name(function, bound)}: {said[:300].rstrip('.')}." + (f" Given {given}." if given else ""))
+    values = [(key, value) for key, value in _values(bound) if key != "self"] if bound else []
+    given = f" Given {', '.join(f'{key}={_shown(value)}' for key, value in values)}." if values else ""
+    return kind(f"{name}: {said[:300].rstrip('.')}.{given}{more}")
+
+
+def _raised_by_caller(error: Exception) -> bool:
+    """Return True for an error that comes from a function or module of the caller's, which we called back."""
+    trace = error.__traceback__
+    while trace is not None:
+        code, module = trace.tb_frame.f_code, str(trace.tb_frame.f_globals.get("__name__", "")).partition(".")[0]
+        library = module in ("", "convoxel") or module in sys.stdlib_module_names or "-packages" in code.co_filename
+        converts = code.co_name.startswith("__") and code.co_name != "__call__"  # such as __bool__ of an argument
+        if not library and not converts:
+            return True
+        trace = trace.tb_next
+    return False
 
 
 def _shown(value: Any) -> str:

@@ -7,10 +7,9 @@ are not, since they are mistakes more often than numbers.
 from __future__ import annotations
 
 import operator
-from itertools import islice
 from typing import Any
 
-from convoxel.annotation import is_truth
+from convoxel.annotation import first_entries, is_truth
 from convoxel.errors import ConfigError
 from convoxel.files.fault import brief
 
@@ -96,8 +95,8 @@ def entries(name: str, value: Any) -> tuple[Any, ...]:
     try:
         if isinstance(value, (str, bytes, dict)):
             raise TypeError
-        found = tuple(islice(value, _MOST_ENTRIES + 1))
-    except TypeError:
+        found = first_entries(value, _MOST_ENTRIES + 1)
+    except (TypeError, IndexError):  # IndexError: a tensor without axes
         raise ConfigError(f"{name} is {brief(value)}, but it must be a whole number, or one for each axis.") from None
     if len(found) > _MOST_ENTRIES:
         raise ConfigError(f"{name} has more than {_MOST_ENTRIES} entries; expected one for each axis.")
