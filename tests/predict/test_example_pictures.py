@@ -13,7 +13,7 @@ pytestmark = pytest.mark.smoke
 
 
 def segmented(metric: float | None) -> SegmentedImage:
-    return {"name": "x", "subject": "x", "dice": {}, "metric": metric, "voxels": {}, "values": {}}
+    return {"name": "x", "subject": "x", "dice": {}, "metric": metric, "voxels": {}, "values": {}, "confusion": []}
 
 
 def classified(probability: float, correct: bool = False) -> ClassifiedImage:

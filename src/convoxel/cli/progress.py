@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
@@ -95,6 +96,8 @@ class Meter(_Display):
             TextColumn("{task.percentage:>3.0f} %"), TextColumn("{task.fields[figures]}"),
         )  # fmt: skip
         self._bar.update(self._task, description=_WORDS["prepare"], total=1.0)
+        # Who shows the lines in a page of its own wants them more often.
+        self._wait_s = float(os.environ.get("CONVOXEL_PROGRESS_S") or 0)
         self._announcement: threading.Timer | None = None
         self._shown: float | None = None
         self._phase = ""
@@ -120,7 +123,7 @@ class Meter(_Display):
         now = time.monotonic()
         if moment.phase in ("check", "predict") and moment.phase != self._phase:  # one that is short needs no line
             self._phase, self._printed_s = moment.phase, now
-        wait_s = _FIRST_S if now - self._begun_s < 3 * _FIRST_S else _LATER_S
+        wait_s = self._wait_s or (_FIRST_S if now - self._begun_s < 3 * _FIRST_S else _LATER_S)
         news = moment.metric != self._shown  # a new validation is always worth a line
         if moment.phase != "done" and (news or now - self._printed_s >= wait_s):
             self._shown = moment.metric

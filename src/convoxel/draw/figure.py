@@ -26,7 +26,7 @@ from convoxel.errors import ConfigError, check_choice
 from convoxel.files.atomic import write_bytes
 from convoxel.files.values import JsonObject
 
-_THEMES = {"auto": "light dark", "light": "light", "dark": "dark"}
+_THEMES = {"auto": "light dark", "light": "light", "dark": "dark", "page": "light dark"}
 _ENDINGS = (".svg", ".png", ".gif", ".html")
 _MOST_PIXELS = 100_000_000
 _PAGE = """<!doctype html>
@@ -97,7 +97,8 @@ class Figure(Scene):
         """Return the figure as SVG text that stands alone.
 
         Args:
-            theme: "light", "dark", or "auto", which follows the reader's setting (default "auto").
+            theme: "light", "dark", "auto", which follows the reader's setting, or "page", which follows the colour
+                scheme of the page that holds the figure (default "auto").
 
         Raises:
             ConfigError: the theme is none of these.

@@ -138,6 +138,44 @@ def panels(
     return pictures
 
 
+def layers(
+    image: Array,
+    label: Array | None = None,
+    prediction: Array | None = None,
+    *,
+    spacing: tuple[float, float] = (1.0, 1.0),
+    height: int = 300,
+    window: tuple[float, float] | None = None,
+) -> dict[str, Image.Image]:
+    """Return the "image", and "label", "prediction" and "difference" as transparent pictures to lie over it.
+
+    Arguments and errors as for :func:`panels`.
+
+    >>> [picture.mode for picture in layers(np.zeros((4, 4)), np.ones((4, 4), np.uint8)).values()]
+    ['RGB', 'RGBA']
+    """
+    base = image_pixels(image, window)
+    size = _panel_size(base.shape[:2], spacing, height)
+    given = {"label": label, "prediction": prediction}
+    there = {name: enlarge(np.asarray(array), size) for name, array in given.items() if array is not None}
+    pictures = {"image": Image.fromarray(base).resize(size, Image.Resampling.BICUBIC)}
+    for name, labels in there.items():
+        shades = np.array([(0, 0, 0), *(class_colour(index) for index in range(1, int(labels.max(initial=0)) + 1))])
+        edge = edges(labels, thickness=max(1, round(size[1] / 150)))
+        alpha = np.where(labels > 0, np.where(edge, 255, round(255 * _FILL)), 0)
+        pictures[name] = _veil(shades[labels], alpha)
+    if len(there) == 2:
+        shades, alpha = np.zeros((size[1], size[0], 3)), np.zeros((size[1], size[0]))
+        for name, wrong in errors(there["label"], there["prediction"]).items():
+            shades[wrong], alpha[wrong] = ERROR_COLOURS[name], 0.85 * 255
+        pictures["difference"] = _veil(shades, alpha)
+    return pictures
+
+
+def _veil(shades: Array, alpha: Array) -> Image.Image:
+    return Image.fromarray(np.dstack([shades, alpha]).astype(np.uint8))
+
+
 def paint(picture: Image.Image, labels: Array) -> Image.Image:
     """Return ``picture`` with the classes of ``labels`` (its size, 0 = none) as fills and contours."""
     pixels = np.asarray(picture.convert("RGB"), dtype=np.float32) * _SHADE

@@ -26,7 +26,7 @@ _UNKNOWN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 
 
 def write(scene: Scene, theme: str = "auto") -> str:
-    """Return ``scene`` as an SVG document; ``theme`` is "auto", "light" or "dark"."""
+    """Return ``scene`` as an SVG document; ``theme`` is "auto", "light", "dark" or "page" (as of :class:`Figure`)."""
     size = {"width": f"{scene.width:g}", "height": f"{scene.height:g}"}
     root = Element(
         "svg",
@@ -83,11 +83,12 @@ class _Writer:
 
     def style(self, theme: str) -> str:
         """Return the style sheet of everything that was written."""
-        base, own = f".{_NAME}", self._colours(dark=theme == "dark")
+        base, own = f".{_NAME}", self._colours(theme)
         sheet = [f"{base} text{{font-family:{_FONT};font-variant-numeric:tabular-nums}}", *own]
         sheet += [f"{base} .{name}{{{_form(text, look)}}}" for (text, look), name in self.looks.items()]
         if theme == "auto":
-            sheet.append(f"@media (prefers-color-scheme:dark){{{''.join(self._colours(dark=True))}}}")
+            dark = "".join(self._colours("dark"))
+            sheet.append(f"@media (prefers-color-scheme:dark){{{dark}}}")
         motion = [*self._blinks(), *self._glides()]
         if motion:
             sheet += [rule for rule, _ in motion]
@@ -95,11 +96,11 @@ class _Writer:
             sheet.append(f"{base}:hover *{{animation-play-state:paused}}")
         return "".join(sheet)
 
-    def _colours(self, dark: bool) -> list[str]:
+    def _colours(self, theme: str) -> list[str]:
         rules = []
         for (_, look), name in self.looks.items():
-            fill = hexadecimal(colour(look.fill, dark)) if look.fill else "none"
-            stroke = f";stroke:{hexadecimal(colour(look.stroke, dark))}" if look.stroke else ""
+            fill = _paint(look.fill, theme) if look.fill else "none"
+            stroke = f";stroke:{_paint(look.stroke, theme)}" if look.stroke else ""
             rules.append(f".{_NAME} .{name}{{fill:{fill}{stroke}}}")
         return rules
 
@@ -136,6 +137,11 @@ class _Writer:
             f"@keyframes {_NAME}{name}{{{''.join(stops)}}}"
             f".{_NAME} .{name}{{animation:{_NAME}{name} {length} {timing} infinite}}"
         )
+
+
+def _paint(role: str, theme: str) -> str:
+    light, dark = (hexadecimal(colour(role, dark)) for dark in (False, True))
+    return f"light-dark({light},{dark})" if theme == "page" else dark if theme == "dark" else light
 
 
 def _form(text: bool, look: Look) -> str:
@@ -195,7 +201,7 @@ def _element(shape: Shape) -> tuple[str, dict[str, str]]:
             image.save(buffer, format="PNG")
             content = base64.b64encode(buffer.getvalue()).decode("ascii")
             rest = {"preserveAspectRatio": "none", "href": f"data:image/png;base64,{content}"}
-            rest |= {} if smooth else {"style": "image-rendering:pixelated"}
+            rest |= {} if smooth else {"image-rendering": "pixelated"}
             return "image", _numbers(x=x, y=y, width=width, height=height) | rest
         case Group(moves=moves):
             (x, y), *more = moves

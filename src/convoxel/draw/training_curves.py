@@ -21,6 +21,8 @@ _NAMED = 7  # classes with a colour of their own; more are drawn thin and grey
 _TRAIN = Look(stroke="c5", weight=1.6, dash=(5, 2.5))
 _VALIDATION, _MEAN = Look(stroke="c7", weight=2.2), Look(stroke="ink", weight=2.2)
 _RATE, _SPEED = Look(stroke="c3", weight=2), Look(stroke="c6", weight=2)
+# Of several runs: blue and orange first, each with a dash of its own.
+_ORDER, _DASHES = (7, 1, 3, 6, 5, 2, 4), ((), (6.0, 3.0), (2.0, 2.5))
 _FAINT = Look(stroke="faint", opacity=0.55)
 
 
@@ -93,7 +95,7 @@ def charts(metrics: Sequence[Mapping[str, object]], *, over: str = "time", metri
             {"logarithmic": True},
         ),
         (
-            f"{metric_name[:1].upper()}{metric_name[1:]} on the validation part",
+            _metric_title(metric_name),
             [*_class_curves(metrics, curve), curve(metric_name, column("metric"), _MEAN)],
             {"share": True},
         ),
@@ -107,8 +109,57 @@ def charts(metrics: Sequence[Mapping[str, object]], *, over: str = "time", metri
     ]
 
 
+def compared_charts(
+    runs: Mapping[str, Sequence[Mapping[str, object]]], *, over: str = "time", metric_name: str = "metric"
+) -> list[Figure]:
+    """Return metric and losses of several runs, a line for each; charts without a point are left out.
+
+    Args:
+        runs: the rows of ``metrics.jsonl`` of each run, by its name.
+        over: the horizontal axis, "time" or "step" (default "time").
+        metric_name: name of the metric, such as "mean Dice".
+
+    Raises:
+        ConfigError: ``over`` is neither.
+
+    >>> rows = [{"step": 10, "time_s": 2.0, "metric": 0.5}, {"step": 20, "time_s": 4.0, "metric": 0.7}]
+    >>> [chart.title for chart in compared_charts({"small": rows, "large": rows}, metric_name="accuracy")]
+    ['Accuracy on the validation part']
+    """
+    check_choice("compared_charts: over", over, ("time", "step"))
+    unit, scale = _time_unit([row for rows in runs.values() for row in rows]) if over == "time" else ("", 1.0)
+    key, axis = ("time_s", f"training time ({unit})") if over == "time" else ("step", "optimiser steps")
+    drawn: list[tuple[str, str, dict[str, bool]]] = [
+        (_metric_title(metric_name), "metric", {"share": True, "marked": False}),
+        ("Validation loss", "validation_loss", {"logarithmic": True}),
+        ("Training loss", "train_loss", {"logarithmic": True}),
+    ]
+    found = []
+    for title, column, options in drawn:
+        lines = []
+        for index, (name, rows) in enumerate(runs.items()):
+            known = [row for row in rows if number(row.get(key)) is not None and number(row.get(column)) is not None]
+            points = [((number(row[key]) or 0.0) / scale, number(row[column]) or 0.0) for row in known]
+            look = Look(stroke=f"c{_ORDER[index % 7]}", weight=2.2, dash=_DASHES[index % 3])
+            notes = [_note(row, metric_name) for row in known]
+            lines += [Curve(name, points, look, notes, ("circle", "square", "diamond")[index % 3])] if points else []
+        if lines:
+            found.append(line_chart(title, lines, axis, **options))
+    return found
+
+
+def _metric_title(metric_name: str) -> str:
+    return f"{metric_name[:1].upper()}{metric_name[1:]} on the validation part"
+
+
 def line_chart(
-    title: str, lines: Sequence[Curve], axis: str, *, logarithmic: bool = False, share: bool = False
+    title: str,
+    lines: Sequence[Curve],
+    axis: str,
+    *,
+    logarithmic: bool = False,
+    share: bool = False,
+    marked: bool = True,
 ) -> Figure:
     """Return one chart.
 
@@ -117,7 +168,8 @@ def line_chart(
         lines: at least one, with at least one point each; the last is drawn on top.
         axis: name of the horizontal axis.
         logarithmic: a logarithmic vertical axis, if the values span more than a factor of five (default False).
-        share: values lie between 0 and 1 and large is good; the last line's best point is marked (default False).
+        share: values lie between 0 and 1 and large is good (default False).
+        marked: mark the best point of the last line's shares (default True).
     """
     right = max(x for line in lines for x, _ in line.points)
     x = Axis(0.0, right, tuple(t for t in ticks(0.0, right, 6) if t <= right * 1.0001), _thousands)
@@ -134,7 +186,7 @@ def line_chart(
         shapes.append(Line(places, look=line.look))
         for place, note in zip(places, line.notes, strict=False):
             shapes += _marker(line, place, f"{line.name}: {note}" if line.name else note)
-    if share:
+    if share and marked:
         shapes += _mark_best(lines[-1], plot)
     return Figure(title, _told(title, lines, axis), _WIDTH, _HEIGHT, tuple(shapes))
 

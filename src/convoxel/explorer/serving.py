@@ -59,7 +59,10 @@ def explore(
             threading.Timer(0.3, webbrowser.open, [address]).start()
         # The first network that is opened would wait for PyTorch.
         threading.Thread(target=import_module, args=("convoxel.models",), daemon=True).start()
-        server.run(sockets=[listener])
+        try:
+            server.run(sockets=[listener])
+        finally:
+            session.jobs.close(lambda text: print(text, file=sys.stderr))
 
 
 def bind(port: int | None) -> socket.socket:

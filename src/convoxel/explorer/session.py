@@ -16,12 +16,13 @@ from threading import Lock
 from typing import Any, TypeVar
 
 from convoxel.errors import ConfigError, DataError
+from convoxel.explorer.jobs import Jobs
 from convoxel.files.fault import shown
 from convoxel.files.values import JsonObject
 from convoxel.lookup import is_file, is_run
 
 _MOST_ENTRIES = 2000  # of a folder's list
-_MOST_KEPT = 16
+_MOST_KEPT = 16  # results of a kind
 _T = TypeVar("_T")
 
 
@@ -37,21 +38,23 @@ class Session:
         networks: names of the zoo, runs and files that were named at the start, in order.
         roots: files and folders that may be read; absolute, without links.
         readonly: True if nothing is started, measured or written.
-        kept: results that several questions share; see :meth:`keep`.
+        kept: results that several questions share, by kind; see :meth:`keep`.
         lock: guards ``kept``.
         times: what was measured, by the words of a network.
         progress: share of each image that is being decoded.
         measuring: held while something is measured, so that measurements do not disturb each other.
+        jobs: trainings and predictions that were started.
     """
 
     networks: tuple[str, ...] = ()
     roots: tuple[Path, ...] = ()
     readonly: bool = False
-    kept: OrderedDict[object, Future[Any]] = field(default_factory=OrderedDict, repr=False, compare=False)
+    kept: dict[str, OrderedDict[object, Future[Any]]] = field(default_factory=dict, repr=False, compare=False)
     lock: Lock = field(default_factory=Lock, repr=False, compare=False)
     times: dict[object, JsonObject] = field(default_factory=dict, repr=False, compare=False)
     progress: dict[str, float] = field(default_factory=dict, repr=False, compare=False)
     measuring: Lock = field(default_factory=Lock, repr=False, compare=False)
+    jobs: Jobs = field(default_factory=Jobs, repr=False, compare=False)
 
     @classmethod
     def of(cls, words: Sequence[str], readonly: bool = False) -> Session:
@@ -83,25 +86,26 @@ class Session:
                 networks.append(str(real))
         return cls(tuple(dict.fromkeys(networks)), tuple(dict.fromkeys(roots)), readonly)
 
-    def keep(self, key: Hashable, make: Callable[[], _T]) -> _T:
+    def keep(self, key: Hashable, make: Callable[[], _T], kind: str = "", most: int = _MOST_KEPT) -> _T:
         """Return what ``make`` returned for ``key``; who asks while it is being made waits for it.
 
-        The results that were asked for last are kept; one that failed is made again.
+        The results of a ``kind`` that were asked for last are kept, up to ``most``; one that failed is made again.
         """
         with self.lock:
-            found: Future[_T] | None = self.kept.get(key)
+            kept = self.kept.setdefault(kind, OrderedDict())
+            found: Future[_T] | None = kept.get(key)
             mine = found is None
             future: Future[_T] = found or Future()
-            self.kept[key] = future
-            self.kept.move_to_end(key)
-            while len(self.kept) > _MOST_KEPT:
-                self.kept.popitem(last=False)
+            kept[key] = future
+            kept.move_to_end(key)
+            while len(kept) > most:
+                kept.popitem(last=False)
         if mine:
             try:
                 future.set_result(make())
             except BaseException as error:
                 with self.lock:
-                    self.kept.pop(key, None)
+                    kept.pop(key, None)
                 future.set_exception(error)
         return future.result()
 

@@ -75,3 +75,27 @@ def _try_lock(descriptor: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def is_held(folder: Path) -> bool:
+    """Return True while a process holds the folder.
+
+    The lock itself is not touched, since a trainer that starts at that moment would be refused. A process that was
+    killed leaves the file behind, and its number may be another's now: the owner has the file open.
+    """
+    path = folder / LOCK
+    try:
+        owner = int(path.read_text("ascii")[:20])
+    except (OSError, ValueError):
+        return False
+    if os.name == "posix":
+        try:
+            os.kill(owner, 0)
+        except ProcessLookupError:
+            return False
+        except (PermissionError, OverflowError):
+            pass
+    with contextlib.suppress(OSError):
+        held = os.path.realpath(path)
+        return any(os.path.realpath(entry) == held for entry in Path(f"/proc/{owner}/fd").iterdir())
+    return True

@@ -32,6 +32,7 @@ class SegmentedImage(TypedDict):
         metric: mean Dice of the classes other than the background; None where none of them is there or predicted.
         voxels: of each class the number of labelled and of predicted voxels.
         values: further metrics by name, each by class.
+        confusion: voxels by true class (rows) and predicted class; empty where classes overlap or are many.
     """
 
     name: str
@@ -40,6 +41,7 @@ class SegmentedImage(TypedDict):
     metric: float | None
     voxels: dict[str, tuple[int, int]]
     values: dict[str, Scores]
+    confusion: list[list[int]]
 
 
 @final
@@ -98,6 +100,8 @@ class Metrics(TypedDict):
 
 # A row of more classes lists no probabilities: ten thousand images of a thousand classes would take a gigabyte.
 _LISTED = 128
+# Nor does the row of a segmented image hold a matrix that no page shows.
+_CONFUSED = 24
 
 
 def confusion(truth: Labels, predicted: Labels, classes: int) -> NDArray[np.int64]:
@@ -221,6 +225,7 @@ class Tally:
                 metric.name: dict(zip(self.graded, column, strict=True))
                 for metric, column in zip(self.overlap, zip(*grades, strict=True), strict=True)
             },
+            "confusion": counts.tolist() if self.regions is None and len(counts) <= _CONFUSED else [],
         }
         self.segmented.append(row)
         return row
