@@ -24,8 +24,8 @@ test: setup ## the whole suite (under 10 minutes on 2 cores, after the set-up)
 smoke: setup ## the tests that find most mistakes in twenty seconds
 	$(BIN)/python -m pytest -m smoke
 
-e2e: setup ## the explorer's pages in Chromium (CHROMIUM=/path; skipped where there is none)
-	$(BIN)/python -m pytest -m e2e tests/end_to_end
+e2e: setup ## the explorer's pages in Chromium (CHROMIUM=/path; bash tools/chromium.sh installs it; skipped without)
+	$(BIN)/python -m pytest -m e2e -n 2 --dist loadfile tests/end_to_end
 
 check: setup ## lint, types and format of Python and C++
 	$(BIN)/ruff check .

@@ -1,7 +1,7 @@
 """A browser, and an explorer for it to look at; without playwright or Chromium these tests are skipped.
 
-``CHROMIUM`` names the browser (default: the one on the path), ``AXE`` the file axe.min.js of the npm package axe-core,
-without which the check of accessibility is skipped.
+``CHROMIUM`` names the browser (default: the one on the path). With ``BROWSER=required`` nothing is skipped: the tests
+fail without a browser.
 """
 
 from __future__ import annotations
@@ -12,10 +12,13 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import numpy as np
 import pytest
 
 from convoxel.cli import main
@@ -36,10 +39,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
     """Chromium, without a window."""
-    playwright = pytest.importorskip("playwright.sync_api")
+    required = os.environ.get("BROWSER") == "required"
+    playwright = import_module("playwright.sync_api") if required else pytest.importorskip("playwright.sync_api")
     path = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
     if path is None:
-        pytest.skip("Chromium is not installed (apt install chromium, or CHROMIUM=/path)")
+        stop = pytest.fail if required else pytest.skip
+        stop("Chromium is not installed (bash tools/chromium.sh, or CHROMIUM=/path)")
     with playwright.sync_playwright() as started:
         # In a container there is no sandbox for the root user; the pages are ours.
         found = started.chromium.launch(executable_path=path, args=["--no-sandbox"])
@@ -62,8 +67,53 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def explorer(program: Path) -> Iterator[Explorer]:
-    """An explorer of the zoo and of a folder."""
+def axe() -> str:
+    """The script of axe-core, which a Python package brings along."""
+    found = find_spec("axe_playwright_python")
+    if found is None or found.origin is None:
+        pytest.skip("axe-core is not here (pip install axe-playwright-python)")
+    return Path(found.origin).with_name("axe.min.js").read_text()
+
+
+@pytest.fixture(scope="session")
+def runs(program: Path) -> Path:
+    """Two small runs that differ in one word and one of a classification, in a folder of the explorer's."""
+    folder = program.parent
+    draw_volumes(folder / "volumes")
+    kinds = {
+        "levels-1": ("segment", "volumes", ["levels=1", "width=4", "patch=[16,16,16]", "steps_per_epoch=8"]),
+        "levels-2": ("segment", "volumes", ["levels=2", "width=4", "patch=[16,16,16]", "steps_per_epoch=8"]),
+        "digits": ("classify", "digits", ["width=0.25", "steps_per_epoch=6", "validation=100"]),
+    }
+    for name, (task, data, settings) in kinds.items():
+        where = data if task == "classify" else str(folder / data)
+        words = ["train", task, "--data", where, "--epochs", "2", "--output", str(folder / "runs" / name)]
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            assert main([*words, *(f"--set={each}" for each in (*settings, "validate_every=1", "threads=1"))]) == 0
+    return folder / "runs"
+
+
+def draw_volumes(folder: Path) -> None:
+    """Write six volumes of a ball of two halves, with their labels."""
+    import nibabel
+
+    (folder / "images").mkdir(parents=True)
+    (folder / "labels").mkdir()
+    (folder / "classes.txt").write_text("background\nfront\nback\n")
+    rng = np.random.default_rng(0)
+    for number in range(6):
+        grid = np.indices((20, 24, 16)).astype(np.float64)
+        centre = rng.uniform(6, 11, 3)
+        ball = np.linalg.norm(grid - centre[:, None, None, None], axis=0) < 6
+        label = (ball * (1 + (grid[0] > centre[0]))).astype(np.uint8)
+        image = (40 * label + rng.normal(0, 10, label.shape)).astype(np.int16)
+        for kind, array in (("images", image), ("labels", label)):
+            nibabel.save(nibabel.Nifti1Image(array, np.diag([1.0, 1.0, 2.0, 1.0])), folder / kind / f"v{number}.nii.gz")
+
+
+@pytest.fixture(scope="session")
+def explorer(program: Path, runs: Path) -> Iterator[Explorer]:
+    """An explorer of the zoo and of a folder with runs."""
     with running(Session.of([str(program.parent)])) as found:
         yield found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -21,6 +22,10 @@ def explore(
         int | None, typer.Option(help="Port; 0 takes any free one (default: 8321, or any free one).", max=65535, min=0)
     ] = None,
     readonly: Annotated[bool, typer.Option("--readonly", help="Start, measure and write nothing.")] = False,
+    export: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Write pages as files into this new folder instead; they need no server."),
+    ] = None,
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page in the browser.")] = True,
 ) -> None:
     """Open a local page: convolution arithmetic, and networks with the numbers of the command line.
@@ -28,6 +33,14 @@ def explore(
     The page answers at 127.0.0.1 alone, and only to whoever has the address that is printed. It reads no files but
     those that are named here. Through ssh: `ssh -L 8321:localhost:8321 HOST`. Ctrl-C ends it.
     """
+    if export is not None:
+        from convoxel.explorer.export import export as write
+
+        screen = Screen()
+        pages = write(export, *networks or (), say=lambda title: screen.say(f"{title} …", "dim"))
+        size = sum(page.stat().st_size for page in pages)
+        screen.say(f"Wrote {len(pages)} pages ({size / 2**20:.1f} MiB); open {pages[0]}")
+        return
     from convoxel.explorer.serving import explore as serve
 
     def say(address: str) -> None:

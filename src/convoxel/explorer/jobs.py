@@ -16,7 +16,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,6 +44,7 @@ class Job:
         state: "waiting", "running", "stopping", "done", "stopped" or "failed".
         code: exit code; None before the end.
         log: file of what it printed.
+        reason: why it could not be started.
     """
 
     number: int
@@ -54,7 +54,7 @@ class Job:
     log: Path
     state: str = "waiting"
     code: int | None = None
-    begun: float = 0.0
+    reason: str = ""
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
     @property
@@ -80,6 +80,8 @@ class Job:
                 self.process.stdin.flush()
 
     def _tail(self) -> list[str]:
+        if self.reason:
+            return [self.reason]
         try:
             with self.log.open("rb") as file:
                 file.seek(max(0, self.log.stat().st_size - _TAIL_BYTES))
@@ -204,12 +206,11 @@ class Jobs:
             job = next((job for job in self._jobs if job.state == "waiting"), None)
             if job is None:
                 return
-            job.begun = time.time()
             try:
                 job.process = self._start(job.words, job.log)
             except OSError as error:
                 job.state = "failed"
-                job.log.write_text(f"The command could not be started ({error.strerror or error}).\n")
+                job.reason = f"The command could not be started ({error.strerror or error})."
             else:
                 job.state = "running"
                 job.send("leave" if self.leave else "hold")

@@ -10,7 +10,7 @@ import dataclasses
 import math
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +38,7 @@ from convoxel.draw.quantity import sizes as say
 from convoxel.draw.scan import BORDERS, Scan
 from convoxel.draw.sliding_kernel import ScanValues
 from convoxel.errors import ConfigError, ShapeError, check_choice
-from convoxel.explorer.view import Query, View
+from convoxel.explorer.view import KeptPage, Query, View, vary
 
 if TYPE_CHECKING:
     from convoxel.explorer.session import Session
@@ -446,9 +446,27 @@ def _capital(text: str) -> str:
     return text[0].upper() + text[1:]
 
 
+_KEPT_WORDS = (
+    ("kind", ("", "transposed")),
+    ("kernel", ("1", "2", "", "4", "5")),
+    ("stride", ("", "2", "3")),
+    ("padding", ("", "half", "full", "same")),
+    ("dilation", ("", "2")),
+)
+_KEPT_POOLS = (("kind", _POOLS), ("kernel", ("2", "")), ("stride", ("", "1", "2")), ("padding", ("", "half")))
+
+
+def keep_pages(session: Session) -> Iterator[KeptPage]:
+    """Yield the page of the bench with the states of its usual fields on an input of 7 × 7."""
+    states = [*vary((), _KEPT_WORDS), *vary((), _KEPT_POOLS)]
+    questions = [(f"layer/{name}", state) for state in states for name in ("describe", "matrix")]
+    yield KeptPage("layer", "Convolution arithmetic", "", questions)
+
+
 VIEW = View(
     "layer",
     "Layer",
     "Convolution arithmetic: sizes, the moving kernel, the matrix, costs and inverse questions.",
     {"describe": describe, "matrix": matrix, "inverse": inverse},
+    kept=keep_pages,
 )

@@ -7,9 +7,11 @@ that of ``convoxel draw network``, of which the page opens and closes parts.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
+from functools import partial
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from convoxel.bench.profile import profile_network
 from convoxel.cli.parsing import parse_options, parse_shape
@@ -20,8 +22,8 @@ from convoxel.draw.quantity import count, percent
 from convoxel.draw.quantity import sizes as say
 from convoxel.draw.scene import Line
 from convoxel.errors import ConfigError
-from convoxel.explorer.opened_network import OpenedNetwork, open_network
-from convoxel.explorer.view import Query, View
+from convoxel.explorer.opened_network import USUAL, OpenedNetwork, open_network
+from convoxel.explorer.view import KeptPage, Pair, Query, View, page_name
 from convoxel.inspect.describe import group_steps
 from convoxel.inspect.table import COLUMNS, bytes_text
 from convoxel.lookup import is_file
@@ -342,10 +344,39 @@ def _copies(found: OpenedNetwork) -> list[JsonObject]:
     ]
 
 
+# ---- pages as files -----------------------------------------------------------------------------------------
+
+
+def _only(word: str, query: Query) -> JsonObject:
+    return {"opened": [word], "zoo": [], "roots": []}
+
+
+def keep_pages(session: Session) -> Iterator[KeptPage]:
+    """Yield a page for each network that was named: its graph at every depth, and with other numbers of levels."""
+    for word in session.networks or (USUAL,):
+        found = open_network(session, Query((("net", word),)))
+        base = [("net", word)]
+        states = [base]
+        levels = next((each for each in _controls(found) if each["name"] == "levels"), None)
+        if levels is not None:
+            states += [[*base, ("set", f"levels={count}")] for count in range(1, 7) if str(count) != levels["value"]]
+        questions: list[tuple[str, Sequence[Pair]]] = [("network/catalogue", [])]
+        for state in states:
+            questions += [("network/describe", state), ("network/graph", state)]
+            questions.append(("network/compare", [*state, *((f"a.{name}", value) for name, value in base)]))
+        depths = range(1, _deepest(found.subject) + 1)
+        questions += [("network/graph", [*base, ("depth", str(depth))]) for depth in depths]
+        yield KeptPage(
+            page_name("network", word), found.summary.name, f"net={quote(word)}", questions,
+            {"network/catalogue": partial(_only, word)},
+        )  # fmt: skip
+
+
 VIEW = View(
     "network",
     "Network",
     "The graph of a network, its layers with costs and fields, and what an edit changes.",
     {"catalogue": catalogue, "describe": describe, "graph": graph, "compare": compare},
     {"measure": measure},
+    keep_pages,
 )

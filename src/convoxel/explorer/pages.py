@@ -38,13 +38,18 @@ _HERE = Path(__file__).parent
 _KINDS = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml", ".woff2": "font/woff2"}
 
 
-def build_app(session: Session, views: tuple[View, ...] = VIEWS) -> Starlette:
-    """Return the application; whoever reaches it may ask everything, so it belongs behind a ``Gate``."""
-    templates = Environment(
+def page_templates() -> Environment:
+    """Return the templates of all pages."""
+    return Environment(
         loader=FileSystemLoader(_HERE / "templates"), undefined=StrictUndefined, autoescape=True,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    files = _static_files(templates)
+
+
+def build_app(session: Session, views: tuple[View, ...] = VIEWS) -> Starlette:
+    """Return the application; whoever reaches it may ask everything, so it belongs behind a ``Gate``."""
+    templates = page_templates()
+    files = static_files(templates)
     general = View(
         "session", "", "", {"entries": lambda session, query: {"entries": session.entries(query.text("path"))}}
     )
@@ -78,7 +83,7 @@ async def _page(
     request: Request, templates: Environment, session: Session, view: View, views: tuple[View, ...]
 ) -> Response:
     text = templates.get_template(f"{view.name}.html.jinja").render(
-        view=view, views=views, version=__version__, readonly=session.readonly, networks=session.networks
+        view=view, views=views, version=__version__, readonly=session.readonly, networks=session.networks, kept=None
     )
     return Response(text, media_type="text/html")
 
@@ -90,7 +95,8 @@ async def _static(request: Request, files: Mapping[str, tuple[bytes, str]]) -> R
     return Response(found[0], media_type=found[1])
 
 
-def _static_files(templates: Environment) -> dict[str, tuple[bytes, str]]:
+def static_files(templates: Environment) -> dict[str, tuple[bytes, str]]:
+    """Return the content and the kind of every file that pages consist of, by its address below ``/static``."""
     folder = _HERE / "static"
     found = {
         path.relative_to(folder).as_posix(): (path.read_bytes(), _KINDS[path.suffix])

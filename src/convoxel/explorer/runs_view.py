@@ -134,7 +134,7 @@ def cases(session: Session, query: Query) -> JsonObject:
         return list_cases(run)
     row, _, column = text.partition(",")
     pair = Query((("row", row), ("column", column)))
-    return list_cases(run, (pair.number("row", 0, least=0), pair.number("column", 0, least=0)))
+    return list_cases(run, (pair.number("row", -1, least=0), pair.number("column", -1, least=0)))
 
 
 def case(session: Session, query: Query) -> JsonObject:
@@ -285,6 +285,8 @@ def measure(session: Session, query: Query) -> JsonObject:
     from convoxel.bench.network_comparison import compare_networks
 
     folders: list[Path] = [run_launch.find_run(session, Query((("run", name),))) for name in query.texts("run")]
+    if not folders:
+        raise ConfigError("run: none given; expected the runs to measure.")
     if not session.measuring.acquire(blocking=False):
         raise ConfigError("measure: another network is being measured. Wait until that is done.")
     try:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -70,6 +71,51 @@ class Picture:
 
 
 Answer = Callable[["Session", Query], "JsonObject | Picture"]
+Pair = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class KeptPage:
+    """A page as a file, with the questions whose answers it keeps.
+
+    Attributes:
+        name: name of its file, without the ending.
+        title: its name in lists.
+        state: what its address would say, such as ``net=resnet18&depth=2``.
+        questions: name ("VIEW/FUNCTION") and words of each question that the page may ask.
+        answers: functions that answer questions of some names in another way than the view does (default: none).
+    """
+
+    name: str
+    title: str
+    state: str
+    questions: Sequence[tuple[str, Sequence[Pair]]]
+    answers: Mapping[str, Callable[[Query], JsonObject]] = field(default_factory=dict)
+
+
+def page_name(*words: str) -> str:
+    """Return a name for the file of a page.
+
+    >>> page_name("network", "/nets/My net.onnx")
+    'network-my-net.onnx'
+    """
+    return "-".join(
+        re.sub(r"[^a-z0-9._]+", "-", word.rpartition("/")[2].lower()).strip("-.") or "page" for word in words
+    )
+
+
+def vary(base: Sequence[Pair], words: Sequence[tuple[str, Sequence[str]]]) -> Iterator[tuple[Pair, ...]]:
+    """Yield every combination of values of some words, beside a base; "" leaves a word out.
+
+    >>> [dict(pairs) for pairs in vary([("size", "5")], [("kernel", ["", "2"])])]
+    [{'size': '5'}, {'size': '5', 'kernel': '2'}]
+    """
+    if not words:
+        yield tuple(base)
+        return
+    (name, values), *rest = words
+    for value in values:
+        yield from vary([*base, (name, value)] if value else base, rest)
 
 
 @dataclass(frozen=True)
@@ -82,6 +128,7 @@ class View:
         summary: its purpose in one line.
         answers: functions that only compute, at ``/api/VIEW/NAME``; they are asked by GET.
         actions: functions that change, start or measure something; they are asked by POST, and not with ``--readonly``.
+        kept: returns the pages that can be written as files (default: none).
     """
 
     name: str
@@ -89,3 +136,4 @@ class View:
     summary: str
     answers: Mapping[str, Answer] = field(default_factory=dict)
     actions: Mapping[str, Answer] = field(default_factory=dict)
+    kept: Callable[[Session], Iterable[KeptPage]] | None = None

@@ -91,9 +91,9 @@ def is_held(folder: Path) -> bool:
     if os.name == "posix":
         try:
             os.kill(owner, 0)
-        except ProcessLookupError:
+        except (ProcessLookupError, OverflowError):
             return False
-        except (PermissionError, OverflowError):
+        except PermissionError:  # another user's
             pass
     with contextlib.suppress(OSError):
         held = os.path.realpath(path)

@@ -9,7 +9,7 @@ import { State } from "./library/state.js";
 import { Table } from "./library/table.js";
 import { CaseViewer, layersOf, legendOf } from "./library/case_viewer.js";
 
-const state = new State({ over: "time", plane: "axial", label: "1", prediction: "1", difference: "0", opacity: "75", channel: "0" });
+const state = new State({ run: "", case: "", cell: "", slice: "", over: "time", plane: "axial", label: "1", prediction: "1", difference: "0", opacity: "75", channel: "0" });
 const readonly = document.body.dataset.readonly === "1";
 const POLL_MS = 2000;
 let list = null;

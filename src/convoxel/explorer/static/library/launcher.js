@@ -13,6 +13,12 @@ function row(label, control, help = "") {
   return html("div", { class: "field", title: help }, html("label", { for: control.id }, label), control);
 }
 
+/** The words of a form: each line of its settings is one of its own. */
+function wordsOf(form) {
+  const lines = (text) => text.split("\n").map((line) => line.trim()).filter(Boolean);
+  return [...new FormData(form)].flatMap(([name, value]) => (name === "settings" ? lines(value).map((line) => ["set", line]) : [[name, value]]));
+}
+
 export class Launcher {
   /** send(name, words) → answer; folders for new runs; offered: data, models and words; open(paths). */
   constructor({ send, ask, folders, offered = null, open = () => {} }) {
@@ -27,6 +33,15 @@ export class Launcher {
     const known = this.offered.data.map(({ path, name, task }) => [path, `${name} (${task})`]);
     const list = html("datalist", { id: `data${++number}` }, known.map(([value, text]) => html("option", { value }, text)));
     return [row("data", input("data", known[0]?.[0] ?? "", { list: list.id, required: true }), "a folder below those that were named, or a bundled set"), list];
+  }
+
+  epochs() {
+    return row("or epochs", input("epochs", "", { inputmode: "numeric" }), "so many epochs, in place of minutes");
+  }
+
+  settings(title) {
+    const help = "NAME=VALUE, one a line, as of convoxel train --set";
+    return row(title, html("textarea", { name: "settings", rows: 2, spellcheck: "false", placeholder: "model_options.norm=instance", title: help }), help);
   }
 
   task(form) {
@@ -80,10 +95,10 @@ export class Launcher {
     values.forEach((each) => each.setAttribute("list", choices.id));
     const task = select("task", [["segment", "segment"], ["classify", "classify"]]);
     const fields = [this.data(), row("task", task), row("word to change", word), row("first", values[0]), row("second", values[1]), choices,
-      row("minutes each", input("minutes", "2", { inputmode: "decimal" })), row("name", input("name", "exercise", { required: true })), this.place()];
+      row("minutes each", input("minutes", "2", { inputmode: "decimal" })), this.epochs(), row("name", input("name", "exercise", { required: true })), this.settings("other settings"), this.place()];
     const form = this.form("Exercise: change one word", "Train the same network twice for two minutes, with one word changed, and see both side by side.", fields, {
       button: "Train both", name: "start", after: ({ runs }) => this.open(runs),
-      words: (each) => [...new FormData(each)].filter(([name]) => name !== "other"),
+      words: wordsOf,
     });
     const show = () => {
       const known = this.offered.words.filter(({ tasks }) => tasks.includes(task.value));
@@ -118,11 +133,10 @@ export class Launcher {
 
   training() {
     const fields = [this.data(), row("task", select("task", ["segment", "classify", "regress"].map((each) => [each, each]))),
-      row("minutes", input("minutes", "10", { inputmode: "decimal" })), row("name", input("name", "run", { required: true })),
-      row("settings", html("textarea", { name: "settings", rows: 3, spellcheck: "false", placeholder: "levels=3\nmodel_options.norm=instance" }), "NAME=VALUE, one a line, as of convoxel train --set"), this.place()];
+      row("minutes", input("minutes", "10", { inputmode: "decimal" })), this.epochs(), row("name", input("name", "run", { required: true })), this.settings("settings"), this.place()];
     const form = this.form("Train", "What is not said is chosen from the data.", fields, {
       button: "Start training", name: "start", after: () => this.open([]),
-      words: (each) => [...new FormData(each)].flatMap(([name, value]) => (name === "settings" ? value.split("\n").filter((line) => line.trim()).map((line) => ["set", line.trim()]) : [[name, value]])),
+      words: wordsOf,
     });
     form.elements.data.addEventListener("input", () => {
       const found = this.task(form);

@@ -13,7 +13,8 @@ export class State extends EventTarget {
   }
 
   read() {
-    this.words = new URLSearchParams(location.search);
+    // A page that is a file begins with the state that it was written for.
+    this.words = new URLSearchParams(location.search || document.body.dataset.state);
   }
 
   get(name) {
@@ -37,7 +38,8 @@ export class State extends EventTarget {
     }
     if (!changed.length) return;
     const query = this.words.toString();
-    history[push ? "pushState" : "replaceState"](null, "", query ? `?${query}` : location.pathname);
+    // The address of a file on a disk stays as it is.
+    if (location.protocol !== "file:") history[push ? "pushState" : "replaceState"](null, "", query ? `?${query}` : location.pathname);
     this.emit(changed);
   }
 

@@ -1,0 +1,114 @@
+"""Pages as files: the views that can keep their answers, written into a folder that needs no Python and no server.
+
+Each page is one file with its style, its scripts and the answers to the questions that it may ask; it opens from a disk
+or from any server of files, and asks no other machine for anything. What was not asked when it was written is said to be
+missing, with the command that shows it live.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import shlex
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+from jinja2 import Environment
+
+from convoxel import __version__
+from convoxel.errors import ConfigError, ConvoxelError
+from convoxel.explorer.pages import VIEWS, page_templates, plain, static_files
+from convoxel.explorer.session import Session
+from convoxel.explorer.view import KeptPage, Query, View
+from convoxel.files.atomic import write_text
+from convoxel.files.folder import whole_folder
+from convoxel.files.values import JsonObject
+
+_IMPORT = re.compile(r'(from\s+)"(?:\./)(?:library/)?(\w+)\.js"')
+_LIVE = "convoxel explore"
+
+
+def export(
+    folder: str | Path, *networks: str, views: Sequence[View] = VIEWS, say: Callable[[str], object] = lambda text: None
+) -> list[Path]:
+    """Write pages as files, and return them; the first is the list of all.
+
+    Args:
+        folder: new folder.
+        *networks: networks of the zoo, runs, ``.onnx`` and ``.cvx`` files whose pages are wanted, as of ``explore``.
+        views: views to take pages from (default: all).
+        say: called with the title of each page before it is made.
+
+    Raises:
+        ConfigError: the folder is there and not empty, or a network does not exist.
+    """
+    session = Session.of(networks, readonly=True)
+    pages = [(view, page) for view in views if view.kept is not None for page in view.kept(session)]
+    names = [page.name for _, page in pages]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ConfigError(f"export: two pages are called {twice}. Name each network once.")
+    templates, every = page_templates(), [page for _, page in pages]
+    style = static_files(templates)["style.css"][0].decode()
+    with whole_folder(Path(folder)) as place:
+        for view, page in pages:
+            say(page.title)
+            write_text(place / f"{page.name}.html", _render(templates, session, view, page, every))
+        listed = templates.get_template("index.html.jinja").render(pages=every, version=__version__, style=style)
+        write_text(place / "index.html", listed)
+    return [Path(folder) / name for name in ("index.html", *(f"{name}.html" for name in names))]
+
+
+def _render(templates: Environment, session: Session, view: View, page: KeptPage, pages: Sequence[KeptPage]) -> str:
+    files = static_files(templates)
+    modules = {
+        Path(name).stem: content.decode() for name, (content, _) in files.items()
+        if name.endswith(".js") and (name.startswith("library/") or name == f"{view.name}.js")
+    }  # fmt: skip
+    modules["call"] = modules.pop("kept")
+    addresses = {
+        name: "data:text/javascript;base64," + base64.b64encode(_linked(text).encode()).decode()
+        for name, text in modules.items()
+    }
+    kept = {
+        "page": page, "pages": pages, "state": page.state, "style": files["style.css"][0].decode(),
+        "theme": files["theme.js"][0].decode(), "start": view.name, "icon": files["icon.svg"][0].decode(),
+        "modules": _in_page({"imports": addresses}), "answers": _in_page(_gather(session, view, page)),
+        "live": f"{_LIVE} {shlex.join(session.networks)}".strip(),
+    }  # fmt: skip
+    return templates.get_template(f"{view.name}.html.jinja").render(
+        view=view, views=(), version=__version__, readonly=True, networks=session.networks, kept=kept
+    )
+
+
+def _linked(module: str) -> str:
+    """Return a module that imports others by their bare names, which the page says where to find."""
+    return _IMPORT.sub(r'\1"\2"', module)
+
+
+def _in_page(value: object) -> str:
+    """Return JSON that no text within ends a script element."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).replace("</", "<\\/")
+
+
+def _gather(session: Session, view: View, page: KeptPage) -> JsonObject:
+    """Return the answers to a page's questions, equal ones once."""
+    values: list[object] = []
+    known: dict[str, int] = {}
+    indices: dict[str, int] = {}
+    for name, pairs in page.questions:
+        function = name.partition("/")[2]
+        answer = page.answers.get(name) or partial(view.answers[function], session)
+        try:
+            found: object = plain(answer(Query(tuple(pairs))))
+        except ConvoxelError as error:
+            found = {"error": str(error)}
+        text = json.dumps(found, ensure_ascii=False)
+        if text not in known:
+            known[text] = len(values)
+            values.append(found)
+        words = sorted(f"{key}={value}" for key, value in pairs)
+        indices[json.dumps([name, *words], ensure_ascii=False, separators=(",", ":"))] = known[text]
+    return {"values": values, "indices": indices}
