@@ -1,8 +1,8 @@
 """Pages as files: the views that can keep their answers, written into a folder that needs no Python and no server.
 
-Each page is one file with its style, its scripts and the answers to the questions that it may ask; it opens from a disk
-or from any server of files, and asks no other machine for anything. What was not asked when it was written is said to be
-missing, with the command that shows it live.
+Each page is one file with its style, its scripts and the answers to the questions that it may ask; it opens from a
+disk or from any server of files, and asks no other machine for anything. What was not asked when it was written is said
+to be missing, with the command that shows it live.
 """
 
 from __future__ import annotations

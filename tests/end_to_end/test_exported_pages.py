@@ -1,0 +1,76 @@
+"""Pages as files, opened from the disk: they show what the explorer shows, and move without it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from convoxel.explorer.export import export
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A page of the bench, and one of a network."""
+    folder = tmp_path_factory.mktemp("exported") / "site"
+    export(folder, "unet")
+    return folder
+
+
+@pytest.fixture
+def disk(browser: Any) -> Iterator[Any]:
+    """A window without a server; nothing may go wrong in it, and nothing but files may be asked for."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900}, offline=True)
+    page = context.new_page()
+    complaints: list[str] = []
+    page.on("console", lambda message: message.type in ("error", "warning") and complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("request", lambda request: request.url.startswith(("file:", "data:")) or complaints.append(request.url))
+    yield page
+    context.close()
+    assert complaints == []
+
+
+def test_a_network_is_shown_from_the_disk(disk: Any, site: Path, printed: Any) -> None:
+    disk.goto((site / "network-unet.html").as_uri())
+    disk.wait_for_selector(".panel tbody tr")
+    told = printed("describe", "unet")
+    assert disk.inner_text('.panel [data-total="parameters"] dd') == f"{told['total']['params']:,}"
+    count = disk.locator(".node").count()
+    disk.select_option(".panel select[aria-label='depth of the graph']", "1")
+    disk.wait_for_function(f"() => document.querySelectorAll('.node').length !== {count}")
+    disk.get_by_role("radio", name="MACs").check(force=True)
+    assert float(disk.locator(".node").nth(2).get_attribute("data-heat")) > 0
+
+
+def test_an_edit_that_was_kept_changes_it_and_others_say_so(disk: Any, site: Path, printed: Any) -> None:
+    disk.goto((site / "network-unet.html").as_uri())
+    disk.wait_for_selector("#levels")
+    disk.fill("#levels", "2")
+    told = printed("describe", "unet", "--set", "levels=2")
+    disk.wait_for_selector(f'.panel [data-total="parameters"] dd:has-text("{told["total"]["params"]:,}")')
+    disk.fill("#width", "12")
+    disk.wait_for_selector("#error:visible")
+    assert "convoxel explore unet" in disk.inner_text("#error")
+
+
+def test_the_bench_moves_from_the_disk(disk: Any, site: Path, printed: Any) -> None:
+    disk.goto((site / "layer.html").as_uri())
+    disk.wait_for_selector("#stage svg")
+    disk.fill("input[name='stride']", "2")
+    disk.wait_for_function("() => document.querySelector('#sizes').innerText.includes('3')")
+    disk.locator("#forth").click()
+    assert disk.locator("#stage .now").count() == 1 and disk.locator("#matrix *").count() > 0
+    disk.keyboard.press("t")
+    assert disk.evaluate("document.documentElement.dataset.theme") == "dark"
+
+
+def test_the_list_leads_to_all(disk: Any, site: Path) -> None:
+    disk.goto((site / "index.html").as_uri())
+    names = disk.locator("main a").all_text_contents()
+    assert "Convolution arithmetic" in names and len(names) == len(list(site.glob("*.html"))) - 1
+    disk.get_by_role("link", name="Convolution arithmetic").click()
+    disk.wait_for_selector("#stage svg")
+    assert disk.locator("nav a[aria-current]").inner_text() == "Convolution arithmetic"
