@@ -50,7 +50,7 @@ def test_tally_of_volumes_skips_absent_classes() -> None:
     assert found["metric"] == pytest.approx(((1 + 4 / 6) / 2 + 1) / 2) and found["loss"] == 1.0
     assert found["samples"][0] == {
         "name": "one", "subject": "one", "dice": {"air": 1.0, "a": 1.0, "b": None}, "metric": 1.0,
-        "voxels": {"a": (4, 4), "b": (0, 0)}, "values": {},
+        "voxels": {"a": (4, 4), "b": (0, 0)}, "values": {}, "confusion": [[5, 0, 0], [0, 4, 0], [0, 0, 0]],
     }  # fmt: skip
 
 
