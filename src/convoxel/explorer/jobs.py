@@ -232,9 +232,12 @@ class Jobs:
 
 def _start(words: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
     more = {"PYTHONUNBUFFERED": "1", "CONVOXEL_PROGRESS_S": "1"}
-    with log.open("wb") as output:
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
         # A session of its own: Ctrl-C in the terminal is for the explorer, which passes it on as was chosen.
         return subprocess.Popen(
             [sys.executable, "-m", "convoxel.cli.child", *words], stdin=subprocess.PIPE, stdout=output, stderr=output,
             env={**os.environ, **more}, start_new_session=True,
         )  # fmt: skip
+    finally:
+        os.close(output)
