@@ -99,7 +99,10 @@ def test_override_reads_yaml_values() -> None:
     assert (config.epochs, config.minutes, config.patch) == (4, None, (8, 8, 8))
     assert config.learning_rate == pytest.approx(1e-4)
     assert config.model_options == {"norm": "instance"}
-    assert config.augment is False
+    assert not config.augment.changes
+    stated = config.override(["augment.rotate=15", "augment.scale=0.9,1.1", "augment.shift=5"])
+    assert (stated.augment.level, stated.augment.rotate, stated.augment.scale) == ("none", 15, (0.9, 1.1))
+    assert stated.augment.changes and build(augment="strong").augment.level == "strong"
     assert config.override(["rates.encoder.*=0.1", "rates.encoder.0.*=0", "optimiser=adamw"]).rates == {
         "encoder.*": 0.1, "encoder.0.*": 0.0,
     }  # fmt: skip

@@ -66,7 +66,7 @@ def test_frozen_normalisation_keeps_its_statistics(tmp_path: Path, start: dict[s
 @pytest.mark.parametrize(
     ("rates", "words"),
     [
-        ({"decoder.*": 0.1}, r"rates: 'decoder.\*' fits no weight of course_vgg; expected such as "),
+        ({"decoder.*": 0.1}, r"rates: 'decoder.\*' fits nothing in course_vgg; expected patterns such as "),
         ({"*": 0}, "rates: every weight is frozen"),
         ({"head.*": -1}, r"rates.head.\*=-1"),
     ],

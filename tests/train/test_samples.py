@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import math
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 
 from convoxel.data import Sample
-from convoxel.errors import DataError
+from convoxel.errors import ConfigError, DataError
+from convoxel.predict.computation import Computation
 from convoxel.predict.network_call import resize
 from convoxel.predict.normalisation import Normalisation
 from convoxel.predict.trained_run import DataFacts
-from convoxel.train.augment import Augmentation
+from convoxel.train.augment import Augmentation, Elastic
 from convoxel.train.batch_norm import set_mode, slow_statistics
 from convoxel.train.config import TrainConfig
 from convoxel.train.defaults import plan_run
 from convoxel.train.training_batch import Batches
+from convoxel.train.training_step import compute_loss
 
 pytestmark = pytest.mark.smoke
 
@@ -186,3 +191,84 @@ def test_source_uses_no_unsafe_reader() -> None:
     text = "\n".join(path.read_text(encoding="utf-8") for path in folder.glob("*.py"))
     for word in ("torch.load", "pickle", "yaml.load(", "allow_pickle=True"):
         assert word not in text
+
+
+STATED: dict[str, Any] = {
+    "rotate": 40.0, "scale": (0.8, 1.25), "shear": 0.2, "shift": 3.0, "elastic": 3.0, "contrast": 0.3,
+    "brightness": 0.3, "noise": 0.2, "gamma": (0.5, 2.0), "blur": (0.5, 1.0), "low_resolution": 0.5, "erase": 0.3,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("dims", [1, 2, 3])
+@pytest.mark.parametrize("name", STATED)
+def test_every_change_is_one_word(name: str, dims: int) -> None:
+    entries = {"level": "none", "chance": 1.0, name: STATED[name]}
+    change = Augmentation(planned(augment=entries, patch=(16,) * dims, flip_axes=()))
+    rng = np.random.default_rng(0)
+    image = rng.normal(size=(2, *(16,) * dims)).astype(np.float32)
+    label = rng.integers(0, 3, (16,) * dims).astype(np.uint8)
+    moved = [False, False]
+    for seed in range(6):
+        changed, mask = change(image.copy(), label.copy(), seed)
+        assert mask is not None and changed.shape == image.shape and set(np.unique(mask)) <= {0, 1, 2}
+        moved = [moved[0] or bool((changed != image).any()), moved[1] or bool((mask != label).any())]
+    if dims == 1 and name in ("rotate", "shear"):
+        assert change.words == () and moved == [False, False]
+    else:
+        assert len(change.words) == 1
+        assert moved == [True, name in ("rotate", "scale", "shear", "shift", "elastic")]
+
+
+def test_levels_are_words_and_stated_values_hold() -> None:
+    def words(**entries: Any) -> str:
+        return ", ".join(Augmentation(planned(patch=(16, 16, 16), normalise="sample", augment=entries)).words)
+
+    assert "rotations up to 15°" in words() and "low resolution" not in words()
+    strong = words(level="strong")
+    assert "rotations up to 30°" in strong and "scaling by 0.7 to 1.4" in strong and "low resolution" in strong
+    assert "rotations up to 5°" in words(level="strong", rotate=5)
+    assert "rotations" not in words(rotate=0) and words(level="none") == ""
+    assert words(level="none", shift=5) == "shifts up to 5 pixels"
+
+
+@pytest.mark.parametrize("dims", [1, 2, 3])
+def test_elastic_stretching_moves_image_and_label_alike(dims: int) -> None:
+    ramp = np.indices((24,) * dims).sum(axis=0).astype(np.float32)
+    change = Elastic(["image", "label"], 2.0, 1.0)
+    change.set_random_state(seed=1)
+    found = change({"image": torch.from_numpy(ramp[None]), "label": torch.from_numpy((ramp > 20)[None])})
+    moved = found["image"][0].numpy()
+    assert 0.2 < np.abs(moved - ramp).max() <= 2.0 * dims + 1e-4
+    far = np.abs(moved - 20.5) > dims  # the nearest pixel lies half a pixel away along each axis
+    assert (found["label"][0].numpy() == (moved > 20.5))[far].all() and far.mean() > 0.5
+
+
+@pytest.mark.parametrize("how", ["mixup", "cutmix"])
+def test_mixed_images_answer_by_their_shares(how: str) -> None:
+    config = planned(
+        task="classify", levels=None, patch=(8, 8), batch_size=4, augment={"level": "none", "mix": how}, seed=5
+    )
+    split = pieces(size=(8, 8), classify=True)
+    plain = Batches(split, config.override(["augment.mix=none"]), facts(2)).batch(0)
+    mixed = Batches(split, config, facts(2)).batch(0)
+    assert plain.mixture is None and mixed.mixture is not None and torch.equal(mixed.targets, plain.targets)
+    others, share = mixed.mixture
+    order = next(p for p in permutations(range(4)) if _is_mixed(mixed.images, plain.images, p, how, share))
+    assert torch.equal(others, plain.targets[list(order)])
+    logits = torch.randn(4, 2)
+    found = compute_loss(lambda images: logits, mixed, functional.cross_entropy, Computation())
+    parts = [functional.cross_entropy(logits, targets) for targets in (mixed.targets, others)]
+    torch.testing.assert_close(found, (1 - share) * parts[0] + share * parts[1])
+
+
+def _is_mixed(found: torch.Tensor, images: torch.Tensor, order: Any, how: str, share: float) -> bool:
+    other = images[list(order)]
+    if how == "mixup":
+        return bool(torch.allclose(found, (1 - share) * images + share * other, atol=1e-5))
+    taken = (found == other).all(dim=1)
+    return bool(((found == images).all(dim=1) | taken).all()) and math.isclose(float(taken[0].float().mean()), share)
+
+
+def test_label_maps_are_not_mixed() -> None:
+    with pytest.raises(ConfigError, match=r"augment.mix: given to segment; expected none"):
+        planned(augment={"mix": "mixup"})

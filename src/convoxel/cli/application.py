@@ -37,12 +37,12 @@ from convoxel.cli import (
     size,
     train,
 )
+from convoxel.cli.open_command import OpenCommand, UsageError
 from convoxel.cli.options import command
 from convoxel.errors import ConvoxelError
 from convoxel.files.fault import shown
 
-# The exceptions of typer's parser, wherever this version of typer keeps the parser.
-_UsageError: Any = typer.BadParameter.__mro__[1]
+# The base of the exceptions of typer's parser, wherever this version of typer keeps the parser.
 _ParserError: Any = typer.BadParameter.__mro__[2]
 
 # The packages that commands may lack, and the extras that bring them; training and data name theirs themselves.
@@ -91,7 +91,7 @@ for _function, _name, _example in (
     (explore.explore, "explore", "explore resnet18 runs --port 8321"),
     (info.info, "info", "info --json"),
 ):
-    command(app, f"convoxel {_example}", _name)(_function)
+    command(app, f"convoxel {_example}", _name, OpenCommand if _name == "train" else None)(_function)
 for _name, _group in {
     "size": size,
     "compare": compare,
@@ -170,7 +170,7 @@ def _report(error: Exception) -> int:
 
 def _line_about(error: Exception) -> str | None:
     """Return what went wrong and how to mend it; None for an error that is no mistake of the user."""
-    if isinstance(error, _UsageError):
+    if isinstance(error, UsageError):
         context = getattr(error, "ctx", None)
         path = context.command_path if context is not None else "convoxel"
         return f"{_explain(error, context)} See `{path} --help`."

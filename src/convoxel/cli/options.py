@@ -7,13 +7,16 @@ from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
 import typer
+from typer.core import TyperCommand
 
 from convoxel.errors import ConfigError
 
 _Function = TypeVar("_Function", bound=Callable[..., object])
 
 
-def command(app: typer.Typer, example: str, name: str | None = None) -> Callable[[_Function], _Function]:
+def command(
+    app: typer.Typer, example: str, name: str | None = None, kind: type[TyperCommand] | None = None
+) -> Callable[[_Function], _Function]:
     """Register a function as a command of ``app`` whose help shows an example.
 
     Paragraphs of the docstring become single lines, so that the terminal breaks them and not the source.
@@ -21,7 +24,7 @@ def command(app: typer.Typer, example: str, name: str | None = None) -> Callable
 
     def register(function: _Function) -> _Function:
         paragraphs = [" ".join(text.split()) for text in (function.__doc__ or "").split("\n\n")]
-        app.command(name=name, help="\n\n".join(paragraphs), epilog=f"Example: {example}")(function)
+        app.command(name=name, cls=kind, help="\n\n".join(paragraphs), epilog=f"Example: {example}")(function)
         return function
 
     return register

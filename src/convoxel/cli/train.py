@@ -121,8 +121,7 @@ def train(
     ] = None,
     threads: Threads = None,
     assign: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="Any other setting, such as optimiser=sgd; may be repeated."),
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A setting as name=value; may be repeated.")
     ] = None,
     config: Annotated[
         Path | None, typer.Option(metavar="FILE.yaml", help="Configuration file; other options override it.")
@@ -138,6 +137,10 @@ def train(
 
     What is not given is chosen from the data. The folder of the run receives checkpoints, curves, example
     predictions and a report. Ctrl-C saves a checkpoint; --resume continues from it.
+
+    Every other setting is an option too, such as --optimiser sgd, --weight-decay 1e-3, --augment strong,
+    --augment.rotate 15, --rates.encoder.* 0.1 or --ema 0.999, and so is every option of the network, such as --norm
+    instance, --block residual, --dilation 2, --padding reflect, --dropout 0.2 or --dropout-where all.
     """
     from convoxel.train import configure_run
 

@@ -286,6 +286,7 @@ def _change(before: float | None, after: float | None) -> str:
 def _controls(found: OpenedNetwork) -> list[JsonObject]:
     """Return the options of a network of the zoo, with their values; networks of files and runs have none."""
     from convoxel import models, nn
+    from convoxel.models.alteration import DROPOUTS, PADDINGS
     from convoxel.nn.documentation import NETWORKS
 
     if is_file(found.word) or found.word not in models.names():
@@ -298,7 +299,11 @@ def _controls(found: OpenedNetwork) -> list[JsonObject]:
         **entry.options,
     }  # fmt: skip
     now = {**defaults, "dims": len(shape) - 2, "in_channels": shape[1], **given}
-    choices: dict[str, Sequence[str]] = {"norm": list(nn.NORMS), "activation": list(nn.ACTIVATIONS)}
+    choices: dict[str, Sequence[str]] = {
+        "norm": list(nn.NORMS), "activation": list(nn.ACTIVATIONS), "dropout_where": DROPOUTS, "padding": PADDINGS,
+    }  # fmt: skip
+    if "padding" in entry.own_options:
+        choices["padding"] = ("same", "none", *PADDINGS[1:])
     controls = []
     for name, default in defaults.items():
         kind = "switch" if isinstance(default, bool) else "text"

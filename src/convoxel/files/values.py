@@ -13,3 +13,16 @@ Array = NDArray[Any]
 JsonObject = dict[str, Any]
 #: Values by name that are only read: options of a network, a row of figures.
 Options = Mapping[str, Any]
+
+
+def join_names(entries: Mapping[Any, Any]) -> JsonObject:
+    """Return entries within entries as one level, whose names are joined by points.
+
+    >>> join_names({"encoder": {"0": 1, "*": 2}, "head": 3})
+    {'encoder.0': 1, 'encoder.*': 2, 'head': 3}
+    """
+    found: JsonObject = {}
+    for name, value in entries.items():
+        inner = join_names(value) if isinstance(value, Mapping) else {"": value}
+        found.update({f"{name}.{rest}" if rest else str(name): each for rest, each in inner.items()})
+    return found

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from convoxel.errors import ConfigError, check_choice
 from convoxel.files.values import JsonObject, Options
 from convoxel.models import alexnet, densenet, efficientnet, googlenet, inception, mobilenet, nnunet, resnet, vgg
+from convoxel.models.alteration import PADDINGS, UNALTERED, alter
 from convoxel.models.backbone import ACCURACY_PROTOCOL, Network, Published
 from convoxel.models.unet import UNet, unet_cicek, unet_ronneberger
 from convoxel.models.unet_backbone import BACKBONES, build_dense_unet
@@ -41,7 +42,12 @@ class Entry(NamedTuple):
 
     @property
     def options(self) -> JsonObject:
-        """The options of ``build`` beside dims, in_channels and num_classes, with their defaults."""
+        """The options of the network beside dims, in_channels and num_classes, with their defaults."""
+        return {**UNALTERED, **self.own_options}
+
+    @property
+    def own_options(self) -> JsonObject:
+        """Those of them that ``build`` takes; the others are alike for every network (``alteration``)."""
         parameters = inspect.signature(self.build).parameters.values()
         return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
 
@@ -202,7 +208,9 @@ def build(
         in_channels: number of channels of the input (default: as published).
         num_classes: number of classes (default: as published).
         **options: the network's own, such as ``width`` or, for ``"unet"``, ``levels``; see
-            ``entry(name).options``.
+            ``entry(name).options``. Every network takes ``dilation``, ``padding``, ``dropout`` and
+            ``dropout_where``, as :func:`convoxel.models.alteration.alter` describes them; where a network has its own
+            ``dropout``, that is the one of the last layer, and a U-Net's ``padding`` may also be ``"none"``.
 
     Returns:
         A module from ``(n, in_channels, *spatial)`` to logits, with the attributes ``dims, in_channels,
@@ -223,7 +231,22 @@ def build(
                 f"model {name!r} has no option {option!r}{_nearest(option, known)} Its options: {', '.join(known)}."
             )
     given = {"in_channels": in_channels, "num_classes": num_classes}
-    return row.build(dims, **{key: value for key, value in given.items() if value is not None}, **options)
+    own, altered = _divide(row.own_options, options)
+    network = row.build(dims, **{key: value for key, value in given.items() if value is not None}, **own)
+    alter(network, **altered)
+    return network
+
+
+def _divide(known: JsonObject, options: JsonObject) -> tuple[JsonObject, JsonObject]:
+    """Return the options that a network's own builder takes, and those that alter what it built."""
+    own = {name: value for name, value in options.items() if name in known}
+    altered = {name: value for name, value in options.items() if name in UNALTERED and name not in known}
+    if own.get("padding") in PADDINGS:  # a U-Net's own say whether there is padding at all
+        altered["padding"] = own.pop("padding")
+    if "dropout" in known and options.get("dropout_where", "last") != "last":
+        altered["dropout"] = own.pop("dropout", known["dropout"] or 0.0)
+        own["dropout"] = 0.0
+    return own, altered
 
 
 def _nearest(name: object, known: Iterable[str]) -> str:

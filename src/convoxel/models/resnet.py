@@ -63,37 +63,47 @@ VARIANTS = {
 _WIDTHS = (64, 128, 256, 512)
 _EXPANSION = 4
 FORMS = ("v1.5", "v1")
+BLOCKS = ("residual", "plain")
 
 
 class BasicBlock(nn.Module):
-    """Two 3-wide convolutions and the shortcut."""
+    """Two 3-wide convolutions and the shortcut, unless the block is plain."""
 
-    def __init__(self, factory: LayerFactory, inputs: int, outputs: int, stride: int) -> None:
+    def __init__(self, factory: LayerFactory, inputs: int, outputs: int, stride: int, plain: bool = False) -> None:
         super().__init__()
         self.conv1 = factory.conv(inputs, outputs, 3, stride=stride)
         self.bn1 = factory.normalise(outputs)
         self.relu = factory.activate()
         self.conv2 = factory.conv(outputs, outputs, 3)
         self.bn2 = factory.normalise(outputs)
-        self.downsample = _shortcut(factory, inputs, outputs, stride)
+        self.plain = plain
+        self.downsample = None if plain else _shortcut(factory, inputs, outputs, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``(n, outputs, *spatial / stride)``."""
-        shortcut = x if self.downsample is None else self.downsample(x)
-        y = self.relu(self.bn1(self.conv1(x)))
-        out: Tensor = self.relu(self.bn2(self.conv2(y)) + shortcut)
+        y = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
+        if not self.plain:
+            y = y + (x if self.downsample is None else self.downsample(x))
+        out: Tensor = self.relu(y)
         return out
 
 
 class Bottleneck(nn.Module):
-    """1-wide convolution down, 3-wide convolution, 1-wide convolution up, and the shortcut.
+    """1-wide convolution down, 3-wide convolution, 1-wide convolution up, and the shortcut, unless the block is plain.
 
     The stride sits in the first convolution as published (``strides`` = (s, 1)), or in the second, which then
     reads every pixel (1, s).
     """
 
     def __init__(
-        self, factory: LayerFactory, inputs: int, channels: int, outputs: int, strides: tuple[int, int], groups: int
+        self,
+        factory: LayerFactory,
+        inputs: int,
+        channels: int,
+        outputs: int,
+        strides: tuple[int, int],
+        groups: int,
+        plain: bool = False,
     ) -> None:
         super().__init__()
         self.conv1 = factory.conv(inputs, channels, 1, stride=strides[0])
@@ -103,14 +113,16 @@ class Bottleneck(nn.Module):
         self.conv3 = factory.conv(channels, outputs, 1)
         self.bn3 = factory.normalise(outputs)
         self.relu = factory.activate()
-        self.downsample = _shortcut(factory, inputs, outputs, max(strides))
+        self.plain = plain
+        self.downsample = None if plain else _shortcut(factory, inputs, outputs, max(strides))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``(n, outputs, *spatial / stride)``."""
-        shortcut = x if self.downsample is None else self.downsample(x)
         y = self.relu(self.bn1(self.conv1(x)))
-        y = self.relu(self.bn2(self.conv2(y)))
-        out: Tensor = self.relu(self.bn3(self.conv3(y)) + shortcut)
+        y = self.bn3(self.conv3(self.relu(self.bn2(self.conv2(y)))))
+        if not self.plain:
+            y = y + (x if self.downsample is None else self.downsample(x))
+        out: Tensor = self.relu(y)
         return out
 
 
@@ -133,6 +145,7 @@ class ResNet(Trunk):
             no pooling: the paper's for 32 × 32 inputs).
         form: ``"v1.5"`` puts a bottleneck's stride into its 3-wide convolution, which reads every pixel (as
             torchvision); ``"v1"`` into its first 1-wide one, as the paper. The others have no choice.
+        block: ``"residual"``, or ``"plain"``: without shortcuts (the paper's plain networks).
 
     Takes ``(n, in_channels, *spatial)`` of any size.
     Returns logits ``(n, num_classes)``.
@@ -158,11 +171,13 @@ class ResNet(Trunk):
         norm: str = "batch",
         stem: str = "image",
         form: str = "v1.5",
+        block: str = "residual",
         features_only: bool = False,
     ) -> None:
         variant = VARIANTS[check_choice("name", name, VARIANTS)]
         super().__init__(dims, in_channels, num_classes, features_only)
         check_choice("form", form, FORMS)
+        plain = check_choice("block", block, BLOCKS) == "plain"
         image = check_stem(stem) == "image"
         factory = LayerFactory(dims, norm, activation)
         inputs = scale_channels(64, width)
@@ -174,7 +189,7 @@ class ResNet(Trunk):
             self.append("maxpool", max_pool(dims, 3, stride=2, padding=1), inputs, 2)
         for number, (base, count) in enumerate(zip(_WIDTHS, variant.blocks, strict=True), 1):
             stride = 1 if number == 1 else 2
-            stage = _stage(factory, variant, inputs, base, scale_count(count, depth), width, stride, form)
+            stage = _stage(factory, variant, inputs, base, scale_count(count, depth), width, stride, form, plain)
             inputs = scale_channels(base, width) * (_EXPANSION if variant.bottleneck else 1)
             self.append(f"layer{number}", stage, inputs, stride)
         if not features_only:
@@ -184,7 +199,15 @@ class ResNet(Trunk):
 
 
 def _stage(
-    factory: LayerFactory, variant: Variant, inputs: int, base: int, count: int, width: float, stride: int, form: str
+    factory: LayerFactory,
+    variant: Variant,
+    inputs: int,
+    base: int,
+    count: int,
+    width: float,
+    stride: int,
+    form: str,
+    plain: bool,
 ) -> nn.Sequential:
     """Return the blocks of the stage whose published width is ``base``; the first has the stride."""
     outputs = scale_channels(base, width)
@@ -196,9 +219,9 @@ def _stage(
             per_group = scale_channels(base, width) * variant.group_channels / 64
             channels = variant.groups * max(1, round(per_group))
             strides = (step, 1) if form == "v1" else (1, step)
-            blocks.append(Bottleneck(factory, inputs, channels, outputs * _EXPANSION, strides, variant.groups))
+            blocks.append(Bottleneck(factory, inputs, channels, outputs * _EXPANSION, strides, variant.groups, plain))
             inputs = outputs * _EXPANSION
         else:
-            blocks.append(BasicBlock(factory, inputs, outputs, step))
+            blocks.append(BasicBlock(factory, inputs, outputs, step, plain))
             inputs = outputs
     return nn.Sequential(*blocks)

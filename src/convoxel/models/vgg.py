@@ -150,11 +150,19 @@ class VGG(Backbone):
 
 
 def course_vgg(
-    dims: int = 2, in_channels: int = 3, num_classes: int = 10, *, width: float = 1.0, features_only: bool = False
+    dims: int = 2,
+    in_channels: int = 3,
+    num_classes: int = 10,
+    *,
+    width: float = 1.0,
+    activation: str = "relu",
+    norm: str = "batch",
+    features_only: bool = False,
 ) -> VGG:
     """Return the course's VGG: 64, 64, pool, 128, 128, pool, 3 × 256, pool, 3 × 512, global average, linear.
 
-    Every convolution is 3 wide, padded, without bias, and followed by batch normalisation and ReLU.
+    Every convolution is 3 wide, padded, without bias, and followed by batch normalisation and ReLU, unless told
+    otherwise; without normalisation it has a bias.
 
     Args:
         features_only: build no head and return the feature maps at strides 1, 2, 4 and 8.
@@ -166,4 +174,5 @@ def course_vgg(
     >>> course_vgg(2, in_channels=1, num_classes=10, width=0.125).eval()(torch.zeros(5, 1, 8, 8)).shape
     torch.Size([5, 10])
     """
-    return VGG("course_vgg", dims, in_channels, num_classes, width=width, features_only=features_only)
+    place = "course_vgg", dims, in_channels, num_classes
+    return VGG(*place, width=width, activation=activation, norm=norm, features_only=features_only)

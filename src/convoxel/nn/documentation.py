@@ -55,6 +55,9 @@ NETWORKS = {
     "dropout": "probability with which training drops a value of the classifier",
     "dropout=None": "probability with which training drops a value of the classifier (default: as published)",
     "levels": "number of poolings",
+    "dilation": "distance of kernel elements in every padded convolution wider than 1; sizes stay",
+    "padding": "values outside of the image: zeros, reflect, replicate or circular",
+    "dropout_where": "layers whose input is dropped out: all with weights but the first, conv, or the last",
     "features_only": "build no head and return the feature maps at strides 2, 4, 8, 16 and 32",
     "Raises": "ConfigError: an argument is out of range. The module raises ShapeError for an input that does not fit.",
 }

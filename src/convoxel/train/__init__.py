@@ -2,7 +2,7 @@
 
 Read the files in this order: ``config`` (what the user states), ``defaults`` (the rest, from the data) →
 ``geometry_plan`` (the grid that the network sees), ``label_survey``, ``mirroring`` (how samples may be mirrored) →
-``training_patch``, ``augment``, ``training_batch``
+``training_patch``, ``change_strength``, ``augment``, ``training_batch``
 (samples become batches) → ``loss``, ``optimisation``, ``batch_norm`` → ``checkpoint``, ``run_network``,
 ``training_state`` (what survives a crash), ``run_plan``, ``run_record`` (what people read) → ``pace``, ``watch``,
 ``interrupt``, ``training_run``, ``loop``. With a run folder: ``run_list``, ``run_folder`` (load, predict),

@@ -22,7 +22,7 @@ from convoxel.data.regions import plan_regions
 from convoxel.errors import ConfigError, DataError
 from convoxel.files.fault import brief
 from convoxel.files.stream import read_text
-from convoxel.files.values import JsonObject
+from convoxel.files.values import JsonObject, join_names
 from convoxel.files.yaml_text import load_yaml
 from convoxel.predict.device_word import DEVICE_WORDS, is_device_word
 from convoxel.predict.loss_terms import find_loss
@@ -68,6 +68,73 @@ class ConstraintConfig(BaseModel):
         return self
 
 
+_Range = tuple[Annotated[float, Field(gt=0, le=100)], Annotated[float, Field(gt=0, le=100)]]
+
+
+class AugmentConfig(BaseModel):
+    """Random changes of training samples; what is unset follows from the level, the task and the data.
+
+    Args:
+        level: "none", "light", or "strong", which is nnU-Net's for label maps (default "light").
+        rotate: largest angle in degrees, about every axis of a volume with thin slices.
+        scale: least and largest factor of the size, such as 0.9,1.1.
+        shear: largest shear.
+        shift: largest shift along each axis in pixels.
+        elastic: largest displacement of an elastic stretching in pixels.
+        contrast: largest relative change of an image's contrast.
+        brightness: largest change of its brightness in standard deviations.
+        noise: largest deviation of noise in standard deviations.
+        gamma: least and largest exponent of a change of the grey scale, such as 0.7,1.5.
+        blur: least and largest deviation of a Gaussian in pixels.
+        low_resolution: least factor of the size to which an image is coarsened.
+        erase: largest share of an image that is erased.
+        chance: share of samples to which each stated change is applied (default: the level's, else 0.3).
+        mirrors: mirror along ``flip_axes`` as well (default True).
+        mix: "mixup" blends each image of a batch and its answer with another's, "cutmix" puts a part of another into it
+            (default "none"); to classify and to regress.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False, allow_inf_nan=False)
+
+    level: Literal["none", "light", "strong"] = "light"
+    rotate: float | None = Field(default=None, ge=0, le=180)
+    scale: _Range | None = None
+    shear: float | None = Field(default=None, ge=0, le=1)
+    shift: float | None = Field(default=None, ge=0, le=10_000)
+    elastic: float | None = Field(default=None, ge=0, le=1000)
+    contrast: float | None = Field(default=None, ge=0, lt=1)
+    brightness: float | None = Field(default=None, ge=0, le=10)
+    noise: float | None = Field(default=None, ge=0, le=10)
+    gamma: _Range | None = None
+    blur: _Range | None = None
+    low_resolution: float | None = Field(default=None, gt=0, le=1)
+    erase: float | None = Field(default=None, ge=0, le=1)
+    chance: float | None = Field(default=None, gt=0, le=1)
+    mirrors: bool = True
+    mix: Literal["none", "mixup", "cutmix"] = "none"
+
+    @field_validator("scale", "gamma", "blur", mode="before")
+    @classmethod
+    def _check_range(cls, value: object) -> object:
+        words = re.split(r"[,\s]+", value.strip("() ")) if isinstance(value, str) else value
+        if words is not None and (not isinstance(words, list | tuple) or len(words) != 2):
+            raise ValueError("give the least and the largest value, such as 0.9,1.1")
+        return words
+
+    @field_validator("scale", "gamma", "blur")
+    @classmethod
+    def _check_order(cls, value: tuple[float, float] | None) -> tuple[float, float] | None:
+        if value is not None and value[0] > value[1]:
+            raise ValueError("give the least value first, such as 0.9,1.1")
+        return value
+
+    @property
+    def changes(self) -> bool:
+        """Whether samples are changed at all."""
+        stated = self.model_dump(exclude={"level", "chance", "mirrors", "mix"}, exclude_none=True)
+        return self.level != "none" or bool(stated)
+
+
 class TrainConfig(BaseModel):
     """The whole configuration of a training run.
 
@@ -101,8 +168,8 @@ class TrainConfig(BaseModel):
         epochs: number of epochs.
         steps_per_epoch: optimiser steps in an epoch.
         learning_rate: largest learning rate (2e-3 for Adam, 0.05 for SGD).
-        optimiser: "adam" (also "adamw": its weight decay is decoupled) or "sgd" (Nesterov momentum 0.9) (default
-            "adam").
+        optimiser: "adam" (also "adamw": its weight decay is decoupled) or "sgd" (default "adam").
+        momentum: Nesterov momentum of SGD (default 0.9).
         schedule: course of the learning rate, "cosine", "poly" (nnU-Net's) or "constant" (default "cosine").
         warmup: share of the run in which the learning rate rises (default 0.02).
         weight_decay: decoupled weight decay of Adam, or L2 decay of SGD (default 1e-4).
@@ -120,7 +187,8 @@ class TrainConfig(BaseModel):
             defaults.
         class_weights: weight of each class in cross-entropy or focal loss, by name (1 where none is stated), or
             "balanced", in inverse proportion to its voxels or images in the training part (default none).
-        augment: change training samples at random (default True).
+        augment: random changes of training samples, a level ("none" or False, "light" or True, "strong") or entries of
+            :class:`AugmentConfig` (default "light").
         flip_axes: axes along which samples are mirrored at random (left–right, unless classes are told apart by side).
         validation: number (int) or fraction (float) of the training samples that validate, where the data have no
             validation part (default 20 %); of subjects where they are known.
@@ -192,6 +260,7 @@ class TrainConfig(BaseModel):
     optimiser: Annotated[Literal["adam", "sgd"], BeforeValidator(lambda word: "adam" if word == "adamw" else word)] = (
         "adam"
     )
+    momentum: float = Field(default=0.9, ge=0, lt=1)
     schedule: Literal["cosine", "poly", "constant"] = "cosine"
     warmup: float = Field(default=0.02, ge=0, lt=1)
     weight_decay: float = Field(default=1e-4, ge=0, lt=1)
@@ -204,7 +273,7 @@ class TrainConfig(BaseModel):
     loss_options: dict[str, float] = Field(default_factory=dict)
     class_weights: Literal["balanced"] | dict[str, float] | None = None
 
-    augment: bool = True
+    augment: AugmentConfig = Field(default_factory=AugmentConfig)
     flip_axes: tuple[Annotated[int, Field(ge=0, le=2)], ...] | None = None
 
     validation: int | float | Literal["test"] | None = None
@@ -271,6 +340,13 @@ class TrainConfig(BaseModel):
             raise ValueError("give every region once")
         return [(name, [held] if isinstance(held, int) else held) for name, held in pairs]
 
+    @field_validator("augment", mode="before")
+    @classmethod
+    def _check_augment(cls, value: object) -> object:
+        if value is None or isinstance(value, bool):
+            return {"level": "none" if value is False else "light"}
+        return {"level": value} if isinstance(value, str) else value
+
     @field_validator("constraints", "prediction", mode="before")
     @classmethod
     def _check_group(cls, value: Any) -> Any:
@@ -286,7 +362,7 @@ class TrainConfig(BaseModel):
     @field_validator("rates", mode="before")
     @classmethod
     def _check_rates(cls, value: object) -> object:
-        return {} if value is None else _join_names(value) if isinstance(value, dict) else value
+        return {} if value is None else join_names(value) if isinstance(value, dict) else value
 
     @field_validator("class_weights", mode="before")
     @classmethod
@@ -347,6 +423,12 @@ class TrainConfig(BaseModel):
             )
         if self.slices is not None and self.task != "segment":
             raise ValueError(f"slices: given to {self.task}; expected none: slices of volumes are segmented")
+        return self
+
+    @model_validator(mode="after")
+    def _check_mix(self) -> TrainConfig:
+        if self.augment.mix != "none" and self.task == "segment":
+            raise ValueError("augment.mix: given to segment; expected none: only whole images are mixed")
         return self
 
     @model_validator(mode="after")
@@ -468,17 +550,12 @@ class TrainConfig(BaseModel):
         return TrainConfig.build(**entries)
 
 
-def _join_names(entries: dict[Any, Any]) -> dict[str, Any]:
-    """Return entries whose names hold points, which ``rates.encoder.0=0.1`` gives as entries within entries."""
-    found: dict[str, Any] = {}
-    for name, value in entries.items():
-        inner = _join_names(value) if isinstance(value, dict) else {"": value}
-        found.update({f"{name}.{rest}" if rest else str(name): each for rest, each in inner.items()})
-    return found
-
-
 # Entries that hold entries of their own.
-_GROUPS: dict[str, type[BaseModel]] = {"constraints": ConstraintConfig, "prediction": PredictionRule}
+_GROUPS: dict[str, type[BaseModel]] = {
+    "augment": AugmentConfig,
+    "constraints": ConstraintConfig,
+    "prediction": PredictionRule,
+}
 
 
 def _check_json(name: str, value: object) -> None:

@@ -43,7 +43,7 @@ def plan_mirroring(config: TrainConfig, survey: LabelSurvey, channels: int) -> M
     """
     if config.flip_axes is not None:
         return Mirroring(config.flip_axes, "stated")
-    if not config.augment:
+    if config.augment.level == "none" or not config.augment.mirrors:
         return Mirroring((), "samples are not changed")
     if survey.dims == 1:
         return Mirroring((), "a signal has no left and right")

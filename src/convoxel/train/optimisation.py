@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from fnmatch import fnmatchcase
 
 import torch
 from torch import nn
 
 from convoxel.errors import ConfigError
-from convoxel.files.fault import brief
+from convoxel.models.alteration import check_patterns, find_named
 from convoxel.nn.weight_constraint import Constraint, MaxNorm, NonNegative, UnitNorm, constrain, l2_penalty
 from convoxel.train.config import TrainConfig
 
@@ -69,11 +68,7 @@ def freeze(config: TrainConfig, model: nn.Module) -> None:
     Raises:
         ConfigError: a pattern fits no weight, or no weight is left to train.
     """
-    names = [name for name, _ in model.named_parameters()]
-    for pattern in config.rates:
-        if not any(fnmatchcase(name, pattern) for name in names):
-            near = ", ".join(dict.fromkeys(name.partition(".")[0] + ".*" for name in names))
-            raise ConfigError(f"rates: {brief(pattern)} fits no weight of {config.model}; expected such as {near}.")
+    check_patterns("rates", config.rates, [name for name, _ in model.named_parameters()], f"{config.model}")
     for name, parameter in model.named_parameters():
         if _factor(config, name) == 0:
             parameter.requires_grad_(False)
@@ -83,12 +78,11 @@ def freeze(config: TrainConfig, model: nn.Module) -> None:
 
 def _factor(config: TrainConfig, name: str) -> float:
     """Return the factor of the learning rate of the weight ``name``."""
-    fitting = [pattern for pattern in config.rates if fnmatchcase(name, pattern)]
-    return config.rates[max(fitting, key=lambda pattern: (len(pattern), pattern))] if fitting else 1.0
+    return find_named(config.rates, name, 1.0)
 
 
 def build_optimiser(config: TrainConfig, model: nn.Module) -> torch.optim.Optimizer:
-    """Return Adam (with decoupled weight decay) or SGD (Nesterov momentum 0.9) for the parameters that train.
+    """Return Adam (with decoupled weight decay) or SGD (Nesterov momentum) for the parameters that train.
 
     Weights decay; biases and normalisation parameters, which have one axis, do not. On a GPU one kernel updates all
     parameters. Parameters whose rate has the same factor are in the same groups.
@@ -105,7 +99,7 @@ def build_optimiser(config: TrainConfig, model: nn.Module) -> torch.optim.Optimi
         )
     ]
     if config.optimiser == "sgd":
-        return torch.optim.SGD(groups, lr=rate, momentum=0.9, nesterov=True, fused=fused)
+        return torch.optim.SGD(groups, lr=rate, momentum=config.momentum, nesterov=config.momentum > 0, fused=fused)
     return torch.optim.AdamW(groups, lr=rate, fused=fused)
 
 

@@ -101,7 +101,7 @@ def describe_plan(
         ("patch" if segment else "input", _times(config.patch or ())),
         ("batch", _batch(config, things)),
         ("normalisation", _normalisation(facts)),
-        ("augmentation", ", ".join(changes) if changes else "none"),
+        ("augmentation", ", ".join([*changes, *_mix(config)]) or "none"),
         ("mirroring", f"{_axes(config.flip_axes or ())}: {mirroring}"),
         *([] if facts.regions is None else [("regions", facts.regions.describe(facts.classes))]),
         ("loss", describe_loss(terms, facts.outputs, facts.regions is not None)),
@@ -180,9 +180,14 @@ def _axes(axes: Sequence[int]) -> str:
 
 
 def _optimiser(config: TrainConfig) -> str:
-    name = "SGD, Nesterov momentum 0.9" if config.optimiser == "sgd" else "Adam, decoupled weight decay"
+    sgd = f"SGD, Nesterov momentum {config.momentum:g}"
+    name = sgd if config.optimiser == "sgd" else "Adam, decoupled weight decay"
     clip = "gradients not clipped" if config.clip is None else f"gradients clipped to norm {config.clip:g}"
     return f"{name}, largest learning rate {config.learning_rate:g}, weight decay {config.weight_decay:g}, {clip}"
+
+
+def _mix(config: TrainConfig) -> list[str]:
+    return [] if config.augment.mix == "none" else [f"images of a batch mixed by {config.augment.mix}"]
 
 
 def _batch(config: TrainConfig, things: Sequence[str]) -> str:

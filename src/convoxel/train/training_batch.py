@@ -8,9 +8,10 @@ never interrupted, and preparing samples in parallel changes nothing.
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -36,21 +37,62 @@ class Batch:
     """Images (batch, channels, *patch) float32, targets (batch,) or (batch, *patch) int64, sample names.
 
     Where an image may have several classes, targets are (batch, classes) float32, 0 or 1; to regress, standardised
-    values (batch, targets) float32.
+    values (batch, targets) float32. Where images are mixed, ``mixture`` holds the targets of what was mixed in and its
+    share.
     """
 
     images: torch.Tensor
     targets: torch.Tensor
     names: tuple[str, ...]
+    mixture: tuple[torch.Tensor, float] | None = None
 
     def pinned(self) -> Batch:
         """Return the batch in memory that a GPU copies from while the CPU goes on."""
-        return replace(self, images=self.images.pin_memory(), targets=self.targets.pin_memory())
+        return self._with(lambda tensor: tensor.pin_memory(), self.images.pin_memory())
 
     def moved(self, computation: Computation) -> Batch:
         """Return the batch where and how a network is computed."""
-        targets = self.targets.to(computation.device, non_blocking=True)
-        return replace(self, images=computation.move(self.images), targets=targets)
+        return self._with(
+            lambda tensor: tensor.to(computation.device, non_blocking=True), computation.move(self.images)
+        )
+
+    def _with(self, move: Callable[[torch.Tensor], torch.Tensor], images: torch.Tensor) -> Batch:
+        mixture = None if self.mixture is None else (move(self.mixture[0]), self.mixture[1])
+        return replace(self, images=images, targets=move(self.targets), mixture=mixture)
+
+    @property
+    def tensors(self) -> tuple[torch.Tensor, ...]:
+        """All tensors of the batch."""
+        return (self.images, self.targets, *(() if self.mixture is None else self.mixture[:1]))
+
+
+# Zhang et al. 2018 (arXiv 1710.09412), for ImageNet; Yun et al. 2019 (arXiv 1905.04899).
+_ALPHA = {"mixup": 0.2, "cutmix": 1.0}
+
+
+def mix(batch: Batch, how: str, rng: np.random.Generator) -> Batch:
+    """Return a batch whose images are mixed with those of the batch in another order.
+
+    Args:
+        batch: images (batch, channels, *spatial) and targets.
+        how: ``"mixup"`` blends whole images, ``"cutmix"`` puts a box of the other image into each.
+        rng: draws the order and the share.
+    """
+    share = float(rng.beta(_ALPHA[how], _ALPHA[how]))
+    order = torch.from_numpy(rng.permutation(len(batch.names)))
+    other, images = batch.images[order], batch.images
+    if how == "mixup":
+        images = torch.lerp(images, other, share)
+    else:
+        size = images.shape[2:]
+        sides = [round(side * share ** (1 / len(size))) for side in size]
+        starts = [int(rng.integers(side - inner + 1)) for side, inner in zip(size, sides, strict=True)]
+        inside = (slice(start, start + inner) for start, inner in zip(starts, sides, strict=True))
+        box = (slice(None), slice(None), *inside)
+        images = images.clone()
+        images[box] = other[box]
+        share = math.prod(sides) / math.prod(size)
+    return replace(batch, images=images, mixture=(batch.targets[order], share))
 
 
 class Batches:
@@ -112,6 +154,8 @@ class Batches:
         images, targets, names = zip(*samples, strict=True)
         stacked = np.stack(targets)
         found = Batch(torch.from_numpy(np.stack(images)), torch.from_numpy(stacked), tuple(names))
+        if self.config.augment.mix != "none":
+            found = mix(found, self.config.augment.mix, np.random.default_rng([self.config.seed, 4, step]))
         return found.pinned() if self.computation.device.type == "cuda" else found
 
     def _index(self, position: int) -> int:
@@ -146,7 +190,7 @@ class Batches:
             start = tuple(first - edge for first, edge in zip(start, border, strict=True))
             image = statistics.normalise(cut(sample.image, start, patch, statistics.floor))
             label = cut(sample.label, start, patch)
-        if self.config.augment:
+        if self.config.augment.changes:
             image, label = self._augmentation()(image, label, int(rng.integers(2**32)))
         target = sample.label if label is None else label
         return image, self._as_target(target, sample.name), sample.name
@@ -189,6 +233,6 @@ def _copied_ahead(batches: Iterator[Batch], computation: Computation) -> Iterato
         (batch, copied), following = following, copy()
         current = torch.cuda.current_stream(computation.device)
         current.wait_event(copied)
-        for tensor in (batch.images, batch.targets):  # its memory is free again when this stream has read it
+        for tensor in batch.tensors:  # its memory is free again when this stream has read it
             tensor.record_stream(current)
         yield batch

@@ -436,7 +436,7 @@ def _plan(
     reasons: tuple[str, str],
     measured: tuple[str, ...] = (),
 ) -> RunPlan:
-    changes = Augmentation(config, facts.spacing_mm).words if config.augment else ()
+    changes = Augmentation(config, facts.spacing_mm).words if config.augment.changes else ()
     return describe_plan(config, dataset, facts, summary, changes, *reasons, measured)
 
 

@@ -56,10 +56,14 @@ def compile_forward(model: nn.Module) -> Forward:
 
 
 def compute_loss(forward: Forward, batch: Batch, criterion: Loss, computation: Computation) -> torch.Tensor:
-    """Return the loss of a network on a batch that is on its device."""
+    """Return the loss of a network on a batch that is on its device; of mixed images by the share of each answer."""
     with computation.autocast():
         found = forward(batch.images)
-    return measure_loss(criterion, found, batch.targets)
+    loss = measure_loss(criterion, found, batch.targets)
+    if batch.mixture is None:
+        return loss
+    others, share = batch.mixture
+    return torch.lerp(loss, measure_loss(criterion, found, others), share)
 
 
 def watch_memory(config: TrainConfig) -> AbstractContextManager[None]:
