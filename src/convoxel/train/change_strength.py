@@ -32,7 +32,7 @@ class Strength(NamedTuple):
 
     @property
     def is_on(self) -> bool:
-        """Whether anything is changed."""
+        """True if anything is changed."""
         return self.chance > 0
 
 

@@ -130,7 +130,7 @@ class AugmentConfig(BaseModel):
 
     @property
     def changes(self) -> bool:
-        """Whether samples are changed at all."""
+        """True if samples are changed at all."""
         stated = self.model_dump(exclude={"level", "chance", "mirrors", "mix"}, exclude_none=True)
         return self.level != "none" or bool(stated)
 
