@@ -214,6 +214,14 @@ def test_headers_cannot_ask_for_more_memory_than_there_is() -> None:
     sample = Sample("huge", np.ones((1, 8, 8, 8), np.float32), None, np.diag([1e5, 1e5, 1e5, 1]))
     with pytest.raises(DataError, match="huge"):
         Geometry("ras", (1.0, 1.0, 1.0)).sample(sample)
+    for size, refusal in ((6, False), (60, True)):  # 0.4 MB and 440 MB
+        spaced = Sample("wide", np.ones((1, 8, 8, 8), np.float32), None, np.diag([size, size, size, 1.0]))
+        place = Geometry("ras", (1.0, 1.0, 1.0)).place_sample(spaced)
+        if refusal:
+            with pytest.raises(DataError, match="wide: its spacing would make 480 × 480 × 480 from 8 × 8 × 8 voxels"):
+                Geometry("ras", (1.0, 1.0, 1.0)).image(spaced, place)
+        else:
+            assert Geometry("ras", (1.0, 1.0, 1.0)).image(spaced, place).shape == (1, 48, 48, 48)
 
 
 def entries(*spacings: tuple[float, ...], shape: tuple[int, ...] = (100, 100, 100)) -> list[Entry]:

@@ -32,6 +32,7 @@ from convoxel.data.resample import (
 from convoxel.files.fault import fault, few
 from convoxel.files.file_array import new_array
 from convoxel.files.memory import check_memory
+from convoxel.files.stream import FREE_BYTES, MOST_RATIO
 from convoxel.files.values import Array
 
 Floats = NDArray[np.float32]
@@ -394,8 +395,11 @@ class Geometry:
 
     def image(self, sample: Sample, place: Placement) -> Floats:
         """Return a sample's image on the network's grid; DataError where that is too large for memory or disk."""
-        if place.resamples and not isinstance(sample.image, MappedImage):
-            _check_room(sample.source or sample.name, len(sample.image), place.shape)
+        if place.resamples:
+            name = sample.source or sample.name
+            _check_growth(name, sample.image.shape[1:], place.shape)
+            if not isinstance(sample.image, MappedImage):
+                _check_room(name, len(sample.image), place.shape)
         return place.image(sample.image)
 
     def entry(self, entry: Entry) -> Entry:
@@ -422,9 +426,20 @@ class Geometry:
         cache, entries = dataset.train.cache, [self.entry(entry) for entry in dataset.train.entries]
         for entry, other in zip(dataset.train.entries, entries, strict=True):
             if other is not entry:
+                _check_growth(entry.name, entry.shape, other.shape)
                 _check_room(entry.name, dataset.channels, other.shape)
                 cache.forget(entry)
         return replace(dataset, train=Split(tuple(entries), cache))
+
+
+def _check_growth(name: object, stored: Sequence[int], shape: Sequence[int]) -> None:
+    """Raise DataError where a small image would become a large one, as with a spacing in another unit."""
+    have, wanted = math.prod(stored), math.prod(shape)
+    if 4 * wanted > FREE_BYTES and wanted > MOST_RATIO * have:
+        sizes = " from ".join(" × ".join(map(str, each)) for each in (shape, stored))
+        came = f"its spacing would make {sizes} voxels"
+        expected = f"at most {MOST_RATIO} times as many above {FREE_BYTES // 2**20} MiB"
+        raise fault(name, came, expected, "Correct the spacing in the file, such as micrometres that stand as mm")
 
 
 def _check_room(name: object, channels: int, shape: Sequence[int]) -> None:
