@@ -167,9 +167,7 @@ def train(name: str, given: argparse.Namespace, description: dict[str, Any]) -> 
         place.mkdir(exist_ok=True)
         (place / "none.b2nd").touch()
         trainer.initialize()
-        trainer.inference_allowed_mirroring_axes = tuple(
-            range(len(plan["configurations"][configuration]["patch_size"]))
-        )
+        trainer.inference_allowed_mirroring_axes = tuple(range(len(trainer.configuration_manager.patch_size)))
         samples = samples or preprocessed(trainer, given, description)
         if state is not None:
             trainer.network.load_state_dict(state)

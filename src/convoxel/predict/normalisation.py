@@ -31,7 +31,9 @@ class Statistics:
     def normalise(self, image: Array) -> Array:
         """Return ``(image − mean) / std`` of an image (channels, *spatial) or of any part of one."""
         shape = (-1, *(1 for _ in image.shape[1:]))
-        return (image - self.mean.reshape(shape)) / self.std.reshape(shape)
+        found = image - self.mean.reshape(shape)
+        found /= self.std.reshape(shape)
+        return found
 
 
 _LEAST_STD = 1e-8

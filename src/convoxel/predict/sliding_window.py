@@ -82,7 +82,8 @@ def cut(
         target.append(slice(low - first, high - first))
         whole = whole and high - low == want
     if whole:
-        return np.array(image[tuple(inside)], order="C")
+        part: NDArray[Any] = image[tuple(inside)]
+        return part if isinstance(image, MappedImage) else np.array(part, order="C")  # which is a copy already
     if isinstance(fill, str):
         around = [(0, 0)] * lead + [(t.start, want - t.stop) for t, want in zip(target[lead:], size, strict=True)]
         return np.pad(image[tuple(inside)], around, mode="edge")

@@ -59,6 +59,7 @@ class Arena:
     def of(self, execution: Execution) -> NDArray[np.float32]:
         """Return memory that is large enough for an execution."""
         if execution.plan.arena_size > self._array.size:
+            self._array = np.empty(0, np.float32)  # the smaller one goes before the larger one comes
             self._array = execution.plan.new_arena()
         return self._array
 
