@@ -51,10 +51,10 @@ CVX_INLINE void store_levels(uint8_t* to, IntVec levels, int64_t lanes) {
 #endif
 }
 
-CVX_INLINE Vec load_as_floats(const uint8_t* from, int64_t lanes) {
+CVX_INLINE IntVec load_as_numbers(const uint8_t* from, int64_t lanes) {
 #if defined(__AVX512F__) && CVX_VECTOR_BYTES == 64
   const __mmask16 mask = static_cast<__mmask16>((1u << lanes) - 1u);
-  return to_float(reinterpret_cast<IntVec>(_mm512_maskz_cvtepu8_epi32(0xFFFF, _mm_maskz_loadu_epi8(mask, from))));
+  return reinterpret_cast<IntVec>(_mm512_maskz_cvtepu8_epi32(0xFFFF, _mm_maskz_loadu_epi8(mask, from)));
 #elif defined(__AVX2__) && CVX_VECTOR_BYTES == 32
   uint8_t narrow[16] = {};
   if (lanes == kV) {
@@ -63,7 +63,7 @@ CVX_INLINE Vec load_as_floats(const uint8_t* from, int64_t lanes) {
     for (int64_t i = 0; i < lanes; ++i) narrow[i] = from[i];
   }
   const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(narrow));
-  return to_float(reinterpret_cast<IntVec>(_mm256_cvtepu8_epi32(bytes)));
+  return reinterpret_cast<IntVec>(_mm256_cvtepu8_epi32(bytes));
 #else
   int32_t wide[kV] = {};
   if (lanes == kV) {
@@ -73,7 +73,28 @@ CVX_INLINE Vec load_as_floats(const uint8_t* from, int64_t lanes) {
   }
   IntVec numbers;
   __builtin_memcpy(&numbers, wide, sizeof wide);
-  return to_float(numbers);
+  return numbers;
+#endif
+}
+
+CVX_INLINE Vec load_as_floats(const uint8_t* from, int64_t lanes) { return to_float(load_as_numbers(from, lanes)); }
+
+CVX_INLINE IntVec load_numbers(const void* from) {
+  IntVec numbers;
+  __builtin_memcpy(&numbers, from, sizeof numbers);
+  return numbers;
+}
+
+// The sum of the products of both halves of each lane, numbers of 16 bits.
+CVX_INLINE IntVec multiply_halves(IntVec a, IntVec b) {
+#if defined(__AVX512BW__) && CVX_VECTOR_BYTES == 64
+  return reinterpret_cast<IntVec>(_mm512_madd_epi16(reinterpret_cast<__m512i>(a), reinterpret_cast<__m512i>(b)));
+#elif defined(__AVX2__) && CVX_VECTOR_BYTES == 32
+  return reinterpret_cast<IntVec>(_mm256_madd_epi16(reinterpret_cast<__m256i>(a), reinterpret_cast<__m256i>(b)));
+#elif defined(__SSE2__) && CVX_VECTOR_BYTES == 16
+  return reinterpret_cast<IntVec>(_mm_madd_epi16(reinterpret_cast<__m128i>(a), reinterpret_cast<__m128i>(b)));
+#else
+  return (a & 0xFFFF) * ((b << 16) >> 16) + (a >> 16) * (b >> 16);
 #endif
 }
 
@@ -251,6 +272,53 @@ void integer_product(const IntegerProduct& p) {
   }
 }
 
+// R rows of a vector of columns. Whole: all of its lanes exist. The weights of all taps serve R rows at a time.
+template <int R, bool Whole>
+CVX_INLINE void depthwise_sums(const IntegerProduct& p, int64_t row, int64_t n, int64_t lanes, int32_t* sums) {
+  const int64_t count = Whole ? kV : lanes;
+  int32_t first[kV] = {};
+  __builtin_memcpy(first, p.start + n, static_cast<size_t>(count) * sizeof(int32_t));
+  IntVec sum[R];
+  CVX_UNROLL for (int r = 0; r < R; ++r) { sum[r] = load_numbers(first); }
+  const auto levels = [&](int64_t tap, int64_t r)
+                          CVX_LAMBDA { return load_as_numbers(p.a[tap * p.a_step + row + r] + p.a_offset + n, count); };
+  const uint8_t* b = p.b + n * 4;
+  int64_t tap = 0;
+  for (; tap + 2 <= p.taps; tap += 2, b += p.words * 4) {
+    const IntVec weights = load_numbers(b);
+    CVX_UNROLL for (int r = 0; r < R; ++r) {
+      sum[r] += multiply_halves(levels(tap, r) + (levels(tap + 1, r) << 16), weights);
+    }
+  }
+  if (tap < p.taps) {
+    const IntVec weights = load_numbers(b);
+    CVX_UNROLL for (int r = 0; r < R; ++r) { sum[r] += multiply_halves(levels(tap, r), weights); }
+  }
+  CVX_UNROLL for (int r = 0; r < R; ++r) { __builtin_memcpy(sums + r * kTileColumns, &sum[r], sizeof sum[r]); }
+}
+
+template <int R>
+void depthwise_rows(const Finish& f, int64_t row, int64_t begin, int64_t count) {
+  alignas(64) int32_t sums[R * kTileColumns];
+  int64_t i = 0;
+  for (; i + kV <= count; i += kV) depthwise_sums<R, true>(f.p, row, begin + i, kV, sums + i);
+  if (i < count) depthwise_sums<R, false>(f.p, row, begin + i, count - i, sums + i);
+  finish_rows(f, row, R, begin, count, sums);
+}
+
+void depthwise_product(const IntegerProduct& p) {
+  constexpr int kRows = 4;  // 4 sums, and of each 2 vectors of levels
+  const Finish finish(p);
+  int64_t row = 0;
+  for (; row < p.rows; row += row + kRows <= p.rows ? kRows : 1) {
+    const auto run = row + kRows <= p.rows ? depthwise_rows<kRows> : depthwise_rows<1>;
+    for (int64_t begin = p.column_begin; begin < p.column_end; begin += kTileColumns) {
+      const int64_t rest = p.column_end - begin;
+      run(finish, row, begin, rest < kTileColumns ? rest : kTileColumns);
+    }
+  }
+}
+
 void quantise_levels(const LevelRows& r) {
   const Vec scale = splat(r.levels.scale);
   for (int64_t row = 0; row < r.rows; ++row) {
@@ -287,6 +355,7 @@ constexpr IntegerUnit make_unit(const char* name, const char* summary) {
           integer_rows(kPanelVectors),
           kWeightBytes,
           integer_product,
+          depthwise_product,
           quantise_levels,
           dequantise_levels};
 }

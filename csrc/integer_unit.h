@@ -20,7 +20,8 @@ struct Levels {
   int32_t zero = 0;
 };
 
-constexpr int64_t kWordBytes = 4;  // levels of a word
+constexpr int64_t kWordBytes = 4;   // levels of a word
+constexpr int64_t kMostLanes = 16;  // columns of a vector of any unit
 
 // S[m, n] = start[n] + sum over taps t and channels k of A[t][m][k] * B[t, k, n], exact in 32 bits
 // C[m, n] = activation(S[m, n] * scale[n] + bias[n] + residual[m][n]), or the level nearest to it; without a scale S
@@ -52,6 +53,11 @@ struct IntegerProduct {
   Levels residual_as;
 };
 
+// A depthwise product, where each channel has weights of its own, is an IntegerProduct with these differences:
+// S[m, n] = start[n] + sum over taps t of A[t][m][n] * B[t][n]
+// B holds numbers of 16 bits, those of taps 2t and 2t + 1 side by side; from one pair of taps to the next lie
+// `words` words, and behind an odd last tap a number of zero. There are no repeats.
+
 // Rows of floats that become levels, or the reverse.
 struct LevelRows {
   float* dst = nullptr;
@@ -71,6 +77,7 @@ struct IntegerUnit {
   int weight_bytes;  // 1: B holds bytes; 2: numbers of 16 bits, channels 0 and 2 of a word before 1 and 3;
                      // 4: of 32 bits, channel after channel
   void (*product)(const IntegerProduct&);
+  void (*depthwise)(const IntegerProduct&);
   void (*quantise)(const LevelRows&);    // level = nearest to src / scale + zero, halves to even; NaN gives zero
   void (*dequantise)(const LevelRows&);  // dst = (level - zero) * scale
 

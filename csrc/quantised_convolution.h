@@ -31,6 +31,10 @@ class QuantisedConvolution {
   int64_t joined() const { return joined_; }
   int64_t groups() const { return window_.groups / joined_; }  // of joined ones
   int64_t words() const;                                       // of a row, for one of these
+  // One channel makes one channel, so vectors lie along channels. Then all groups are joined.
+  bool depthwise() const {
+    return window_.groups > 1 && window_.groups == in_channels_ && in_channels_ == out_channels_;
+  }
 
   // The weights of the phases of plan_phases, and what sums begin with.
   struct Packed {
@@ -45,6 +49,7 @@ class QuantisedConvolution {
  private:
   int16_t weight(int64_t k, int64_t c, int64_t tap) const;  // k in all, c in k's group
   Packed pack(const IntegerUnit& unit) const;
+  Packed pack_depthwise() const;
 
   Window window_;
   int64_t in_channels_, out_channels_, joined_ = 1;

@@ -32,7 +32,9 @@ QuantisedConvolution::QuantisedConvolution(Window window, int64_t in_channels, i
                                                       " products of 8 bits may leave 32 bits; at most " +
                                                       std::to_string(kMostProducts) + " cannot");
   for (const int16_t w : weight_) require(w >= -255 && w <= 255, "weights must be from -255 to 255");
-  if (window.groups > 1) {
+  if (depthwise()) {
+    joined_ = window.groups;
+  } else if (window.groups > 1) {
     joined_ = kWordBytes / std::gcd(group, kWordBytes);
     if (window.groups % joined_ != 0) joined_ = window.groups;
   }
@@ -41,7 +43,9 @@ QuantisedConvolution::QuantisedConvolution(Window window, int64_t in_channels, i
   std::memset(padding_.get(), zero, static_cast<size_t>(row * kWordBytes));
 }
 
-int64_t QuantisedConvolution::words() const { return ceil_div(in_channels_ / groups(), kWordBytes); }
+int64_t QuantisedConvolution::words() const {
+  return depthwise() ? round_up(in_channels_, kMostLanes) : ceil_div(in_channels_ / groups(), kWordBytes);
+}
 
 int16_t QuantisedConvolution::weight(int64_t k, int64_t c, int64_t tap) const {
   const int64_t in_group = in_channels_ / window_.groups, out_group = out_channels_ / window_.groups;
@@ -57,7 +61,31 @@ const QuantisedConvolution::Packed& QuantisedConvolution::packed(const IntegerUn
   return *slot;
 }
 
+QuantisedConvolution::Packed QuantisedConvolution::pack_depthwise() const {
+  Packed out;
+  for (const TapPhase& phase : plan_phases(window_, Axes{1, 1, 1})) {
+    const size_t first = out.weights.size();
+    out.offset.push_back(static_cast<int64_t>(first));
+    out.group_step.push_back(0);
+    out.weights.resize(first + static_cast<size_t>(ceil_div(phase.taps(), 2) * words() * kWordBytes));
+    const size_t start = out.start.size();
+    out.start.resize(start + static_cast<size_t>(out_channels_));
+    int64_t place = 0;
+    for_taps(phase, window_, [&](int64_t tap) {
+      for (int64_t k = 0; k < out_channels_; ++k) {
+        const int16_t number = weight(k, 0, tap);
+        uint8_t* const to = out.weights.data() + first + (place / 2 * words() + k) * kWordBytes + place % 2 * 2;
+        std::memcpy(to, &number, sizeof number);
+        out.start[start + static_cast<size_t>(k)] -= zero_ * number;
+      }
+      ++place;
+    });
+  }
+  return out;
+}
+
 QuantisedConvolution::Packed QuantisedConvolution::pack(const IntegerUnit& unit) const {
+  if (depthwise()) return pack_depthwise();
   Packed out;
   // A byte with a sign holds -128 to 127; what is larger is a sum of two or three.
   const auto [least, most] = std::minmax_element(weight_.begin(), weight_.end());
@@ -185,7 +213,7 @@ class QuantisedRun {
         product.scale = conv_.scale() != nullptr ? conv_.scale() + column : nullptr;
         product.bias = conv_.bias() != nullptr ? conv_.bias() + column : nullptr;
         product.c_offset = column;
-        unit_.product(product);
+        conv_.depthwise() ? unit_.depthwise(product) : unit_.product(product);
       }
     }
   }

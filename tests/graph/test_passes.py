@@ -356,6 +356,27 @@ def test_join_depthwise_with_both() -> None:
     assert [joined[name] for name in names] == ["relu6", "silu", "none"]
 
 
+@pytest.mark.parametrize("parts", [(0, 1), (1, 2), (0, 1, 2)])
+def test_blocks_are_split_into_what_they_were_joined_from(parts: tuple[int, ...]) -> None:
+    out = Value("d", (Size("n"), 2, (Size("w") + 1) // 2))
+    last = native_node("convolution", "d", ("c", "narrow"), (out,), **{**CONVOLUTION, "padding": ((0, 0),)})
+    chosen = [[*expanded(), last][part] for part in parts]
+    if 0 not in parts:
+        wide = Value("x", (Size("n"), 4, Size("w")))
+        chosen[0] = dataclasses.replace(chosen[0], inputs=("x", *chosen[0].inputs[1:]))
+        before = dataclasses.replace(graph(*chosen, **EXPANDED), inputs=(wide,))
+    else:
+        before = graph(*chosen, **EXPANDED)
+    joined = block.join_depthwise(before)
+    assert [node.operator for node in joined.nodes] == ["depthwise_block"]
+    split = block.split_blocks(joined)
+    assert [node.name for node in split.nodes][-1] == joined.nodes[0].name
+    for found, node in zip(split.nodes, before.nodes, strict=True):
+        assert found.attributes == node.attributes and found.inputs[1:] == node.inputs[1:]
+        assert found.output.shape == node.output.shape and found.runs("convolution")
+    assert block.join_depthwise(split).nodes == joined.nodes
+
+
 def test_a_convolution_between_two_depthwise_ones_belongs_to_the_first() -> None:
     nodes = [convolution("a", "x", "own", groups=2), *expanded("a")]
     joined = run_pass(Pass(block.join_depthwise, block.check_no_neighbours), graph(*nodes, **DEPTHWISE, **EXPANDED))

@@ -166,6 +166,34 @@ def test_what_is_no_faster_stays_in_floats(
     assert record.loss == 0
 
 
+def test_layers_of_a_block_are_quantised_and_return_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(4)
+    layers = [nn.Conv2d(8, 24, 1), nn.Conv2d(24, 24, 3, padding=1, groups=24), nn.Conv2d(24, 8, 1)]
+    model = nn.Sequential(layers[0], nn.ReLU6(), layers[1], nn.ReLU6(), layers[2], nn.Conv2d(8, 4, 3)).eval()
+    samples = [np.random.default_rng(4).standard_normal((1, 8, 20, 21)).astype(np.float32)]
+    program = cx.compile(model, samples[0])
+    assert [node.operator for node in program.graph.nodes if node.operator.startswith("depth")] == ["depthwise_block"]
+    quantised = quantise(program, samples, only_faster=False, max_loss=1)
+    rows = [row for row in quantised.profile(samples[0]) if row["macs"]]
+    assert [row["type"] for row in rows] == ["int8"] * 4
+    y, y0 = quantised(samples[0]), program(samples[0])
+    assert 0 < np.linalg.norm(y - y0) <= 0.05 * np.linalg.norm(y0)
+
+    def step_times(self: Any, candidate: Program) -> dict[str, float]:
+        whole = {"conv": 0.4, "quantise": 0.0}  # three layers of a block take longer than the block in floats
+        return {
+            row["name"]: whole.get(row["operator"], 1.0) if row["type"] == "int8" else 1.0
+            for row in candidate.profile(*samples)
+        }
+
+    monkeypatch.setattr(module._Search, "_step_times", step_times)
+    monkeypatch.setattr(module._Search, "_times", lambda self, programs: [2.0, 1.0][: len(programs)])
+    mixed = quantise(program, samples, max_loss=1)
+    record = Quantisation.of(mixed)
+    assert record is not None and record.count == 4 and len(record.layers) == 1 and len(record.slow) == 3
+    assert "depthwise_block" in [node.operator for node in mixed.graph.nodes]
+
+
 def test_the_bias_takes_up_what_rounded_weights_shift() -> None:
     torch.manual_seed(5)
     net = nn.Sequential(nn.Conv2d(64, 40, 1)).eval()

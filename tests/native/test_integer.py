@@ -18,11 +18,13 @@ UNITS = [(isa, row["name"]) for isa in INSTRUCTION_SETS for row in integer_units
 class Layer:
     """A drawn layer of levels, and what the slow reference says of it."""
 
-    def __init__(self, seed: int, largest: int = 127, extreme: bool = False) -> None:
+    def __init__(self, seed: int, largest: int = 127, extreme: bool = False, depthwise: bool = False) -> None:
         rng = np.random.default_rng(seed)
         self.groups = int(rng.choice([1, 1, 2, 3, 8]))
         inner = int(rng.integers(1, 21))
-        outer = int(rng.integers(1, 6)) if self.groups > 1 else int(rng.integers(1, 140))
+        if depthwise:  # fewer channels than a vector holds, or more than a panel
+            self.groups, inner = int(rng.choice([2, 13, 16, 70])), 1
+        outer = 1 if depthwise else int(rng.integers(1, 6)) if self.groups > 1 else int(rng.integers(1, 140))
         self.kernel, self.stride, self.dilation = (tuple(map(int, rng.integers(1, top, 3))) for top in (4, 3, 3))
         self.pads = [(int(a), int(b)) for a, b in rng.integers(0, 3, (3, 2))]
         self.zero = int(rng.integers(0, 256))
@@ -67,6 +69,22 @@ def test_sums_are_exact(isa: str, unit: str) -> None:
     for seed, largest in enumerate((127, 128, 255, 127, 255, 127, 127)):
         layer = Layer(seed, largest, extreme=seed in (1, 2))
         np.testing.assert_array_equal(layer.run(isa, unit, sums=True).view(np.int32), layer.sums.astype(np.int64))
+
+
+@pytest.mark.parametrize(("isa", "unit"), UNITS)
+def test_sums_of_single_channels_are_exact(isa: str, unit: str) -> None:
+    for seed, largest in enumerate((255, 255, 127, 128, 127, 127)):
+        layer = Layer(seed, largest, extreme=seed == 1, depthwise=True)
+        np.testing.assert_array_equal(layer.run(isa, unit, sums=True).view(np.int32), layer.sums.astype(np.int64))
+    rng = np.random.default_rng(7)
+    beside = rng.integers(0, 256, layer.sums.shape).astype(np.uint8)
+    real = layer.sums * layer.scale + layer.bias + (beside.astype(np.float64) - 77) * np.float32(0.03)
+    out = layer.run(
+        isa, unit, residual=pack_levels(beside), residual_levels=(0.03, 77), result=(0.05, 9), activation="relu"
+    )
+    levels = unpack_levels(out, layer.sums.shape[-1]).astype(np.float64)
+    exact = np.clip(np.maximum(real, 0) / np.float32(0.05) + 9, 0, 255)
+    assert (np.abs(levels - exact) <= 0.5 + 1e-3).all() and levels.std() > 1
 
 
 @pytest.mark.parametrize(("isa", "unit"), UNITS)

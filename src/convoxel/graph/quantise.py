@@ -20,6 +20,8 @@ from convoxel.errors import AccuracyError, ConfigError, GraphError, UnsupportedE
 from convoxel.files.fault import brief
 from convoxel.files.values import Array
 from convoxel.graph.activation_range import METHODS, Observation, Samples, layer_levels, observe
+from convoxel.graph.ir.graph import Graph
+from convoxel.graph.passes.block import join_depthwise, split_blocks
 from convoxel.graph.passes.levels import QUANTISED
 from convoxel.graph.quantised_graph import list_layers, quantised_graph, tied_values
 from convoxel.graph.run.input_check import check_inputs
@@ -227,16 +229,27 @@ class _Search:
     measure: Measure
     max_loss: float
     report: Progress
+    apart: Graph = field(init=False)  # without blocks, whose layers may each compute on whole numbers
+    blocks: dict[str, tuple[str, ...]] = field(init=False)  # the layers of each step in floats, by its name
     observed: dict[str, Observation] = field(default_factory=dict)
     levels: Mapping[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self.apart = split_blocks(self.program.graph)
+        self.blocks = {}
+        names = iter([node.name for node in self.apart.nodes])
+        for node in self.program.graph.nodes:
+            parts = [next(names)]
+            while parts[-1] != node.name:
+                parts.append(next(names))
+            self.blocks[node.name] = tuple(parts)
+
     def run(self, metric: str, methods: Sequence[str], only_faster: bool) -> Program:
         """Return the quantised program with its record."""
-        graph = self.program.graph
-        nodes = list_layers(graph)
-        names = [node.name for node in nodes]
+        nodes = list_layers(self.apart)
+        names, operands = [node.name for node in nodes], [node.inputs[0] for node in nodes]
         self.report(0, 4, "ranges")
-        self.observed = observe(self.program, [node.inputs[0] for node in nodes], self.samples)
+        self.observed = observe(self.program.replace(graph=self.apart), operands, self.samples)
         method = self._choose_method(methods, names)
         self.report(1, 4, "times")
         layers, slow = (names, []) if not only_faster else self._faster(names)
@@ -261,12 +274,13 @@ class _Search:
         return chosen.replace(notes={**chosen.notes, NOTE: record.text})
 
     def _with(self, layers: Sequence[str]) -> Program:
-        return self.program.replace(graph=quantised_graph(self.program.graph, layers, self.observed, self.levels))
+        graph = quantised_graph(self.apart, layers, self.observed, self.levels)
+        return self.program.replace(graph=join_depthwise(graph))
 
     def _choose_method(self, methods: Sequence[str], names: Sequence[str]) -> str:
         """Take the method whose results, with all layers quantised, err least on the samples."""
         wanted = [_arrays(self.program, sample) for sample in self.samples]
-        tied = tied_values(self.program.graph, self.observed)
+        tied = tied_values(self.apart, self.observed)
         errors = {}
         for method in methods:
             self.levels = layer_levels(self.observed, method, tied)
@@ -286,7 +300,8 @@ class _Search:
     def _faster(self, names: Sequence[str]) -> tuple[list[str], list[str]]:
         """Return the layers that are faster on whole numbers, changes to levels included, and the others.
 
-        Where a layer returns to floats, its neighbours pay for changes that it paid before; so this is repeated.
+        Where a layer returns to floats, its neighbours pay for changes that it paid before; so this is repeated. The
+        layers of a block are one step in floats, so they are compared and return together.
         """
         layers, slow = list(names), list[str]()
         floats = self._step_times(self.program)
@@ -295,8 +310,14 @@ class _Search:
                 break
             program = self._with(layers)
             whole = self._step_times(program)
-            costs = _costs(program, whole)
-            lost = [name for name in layers if costs[name] >= floats.get(name, np.inf)]
+            costs = {**whole, **_costs(program, whole)}
+            lost = [
+                name
+                for step, parts in self.blocks.items()
+                if sum(costs.get(part, 0.0) for part in parts) >= floats.get(step, np.inf)
+                for name in parts
+                if name in layers
+            ]
             if not lost:
                 break
             slow += lost

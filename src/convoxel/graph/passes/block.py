@@ -6,8 +6,13 @@ one step it stays in the cache.
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
 from convoxel.errors import GraphError
 from convoxel.graph.ir.graph import Graph, Node
+from convoxel.graph.ir.size import Extent
 from convoxel.graph.operators.table import make_node
 
 
@@ -99,3 +104,43 @@ def _joined(middle: Node, last: Node) -> Node:
         activation=last["activation"],
         slope=last["slope"],
     )
+
+
+def split_blocks(graph: Graph) -> Graph:
+    """Return the graph with the convolutions of every block apart, as ``join_depthwise`` joins them.
+
+    The last one keeps the name of its block.
+    """
+    nodes: list[Node] = []
+    for node in graph.nodes:
+        nodes += _parts(graph, node) if node.runs("depthwise_block") else [node]
+    return graph.replace(nodes=tuple(nodes))
+
+
+def _parts(graph: Graph, block: Node) -> list[Node]:
+    x, weight, bias, residual, *others = block.inputs
+    expansion, projection = others[:2], others[2:]
+    n, _, *size = graph.values[x].shape
+    window = {name: block[name] for name in ("stride", "padding", "dilation", "groups")}
+    place = {"stride": (1,) * len(size), "padding": ((0, 0),) * len(size), "dilation": (1,) * len(size), "groups": 1}
+    parts: list[Node] = []
+
+    def add(part: str, inputs: tuple[str, ...], spatial: Sequence[Extent], **attributes: Any) -> str:
+        channels = graph.constants[inputs[1]].shape[0]
+        name = f"{block.name}.{part}"
+        value = dataclasses.replace(block.output, name=name, shape=(n, channels, *spatial))
+        parts.append(make_node("convolution", name, inputs, (value,), native=True, **attributes))
+        return name
+
+    if expansion[0]:
+        activation, slope = block["expand_activation"], block["expand_slope"]
+        x = add("expand", (x, *expansion), size, activation=activation, slope=slope, **place)
+    last = {"activation": block["activation"], "slope": block["slope"]}
+    inputs = (x, weight, bias, residual)
+    if projection[0]:
+        activation, slope = block["depthwise_activation"], block["depthwise_slope"]
+        after = block.output.shape[2:]
+        middle = add("depthwise", (x, weight, bias), after, activation=activation, slope=slope, **window)
+        inputs, window = (middle, *projection, residual), place
+    parts.append(make_node("convolution", block.name, inputs, block.outputs, native=True, **window, **last))
+    return parts

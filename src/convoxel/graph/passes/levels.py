@@ -95,7 +95,7 @@ def _levels_read(graph: Graph, node: Node) -> Levels | None:
 
 def _layer_of_levels(graph: Graph, node: Node, constants: dict[str, Array]) -> Node | None:
     """Return the layer of levels that computes a node whose operands are dequantised, if it is one."""
-    if node.operator not in ("convolution", "transposed_convolution", "linear", "matmul") or _is_depthwise(graph, node):
+    if node.operator not in ("convolution", "transposed_convolution", "linear", "matmul"):
         return None
     x = graph.values.get(node.inputs[0])
     levels = parameters(graph, graph.producers.get(node.inputs[0]), "dequantise")
@@ -111,17 +111,6 @@ def _layer_of_levels(graph: Graph, node: Node, constants: dict[str, Array]) -> N
     if any(node.inputs[3:]) or node.attributes.get("activation", "none") != "none":
         return None
     return quantised_layer(node, weights, levels, constants, added)
-
-
-def _is_depthwise(graph: Graph, node: Node) -> bool:
-    """Return whether a convolution has one weight per tap and channel.
-
-    Such sums of a few products are exact to a rounding in float32 as well, and vectors over channels are faster than
-    products of words whose other weights are zeros.
-    """
-    if node.operator != "convolution" or node["groups"] == 1:
-        return False
-    return graph.values[node.inputs[0]].shape[1] == node["groups"] == node.output.shape[1]
 
 
 def quantised_layer(
