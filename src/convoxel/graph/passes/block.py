@@ -136,7 +136,7 @@ def _parts(graph: Graph, block: Node) -> list[Node]:
         activation, slope = block["expand_activation"], block["expand_slope"]
         x = add("expand", (x, *expansion), size, activation=activation, slope=slope, **place)
     last = {"activation": block["activation"], "slope": block["slope"]}
-    inputs = (x, weight, bias, residual)
+    inputs: tuple[str, ...] = (x, weight, bias, residual)
     if projection[0]:
         activation, slope = block["depthwise_activation"], block["depthwise_slope"]
         after = block.output.shape[2:]
