@@ -135,7 +135,20 @@ def unknown_words(command: Any, words: list[str]) -> list[str]:
             return [name]
         command = command.commands[name if name in command.commands else other]
     known = {option for parameter in command.params for option in parameter.opts} | {"--help"}
-    return [word for word in words if word.startswith("-") and word.partition("=")[0] not in known]
+    options = [word.partition("=")[0] for word in words if word.startswith("-")]
+    return [name for name in options if name not in known and not is_entry(command, name)]
+
+
+def is_entry(command: Any, name: str) -> bool:
+    """Return whether an undeclared option names an entry of a configuration or an option of a network."""
+    from convoxel.cli.open_command import OpenCommand, UsageError, find_entry
+
+    if not isinstance(command, OpenCommand):
+        return False
+    with contextlib.suppress(UsageError):
+        find_entry(name, (), None)
+        return True
+    return False
 
 
 @pytest.mark.parametrize("name", TEXTS)

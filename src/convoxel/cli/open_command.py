@@ -37,7 +37,7 @@ def _assign(words: Iterator[str], declared: dict[str, Any], ctx: Any) -> Iterato
             if not equals and not getattr(declared[name], "is_flag", False):
                 yield from _next(words)
         else:
-            entry, is_flag = _find_entry(name, declared, ctx)
+            entry, is_flag = find_entry(name, declared, ctx)
             if not equals:
                 value = "true" if is_flag else next(_next(words), "")
             if not value:
@@ -53,8 +53,12 @@ def _next(words: Iterator[str]) -> Iterator[str]:
         return
 
 
-def _find_entry(name: str, declared: Iterable[str], ctx: Any) -> tuple[str, bool]:
-    """Return the entry of a configuration that an option names, and whether it is true or false."""
+def find_entry(name: str, declared: Iterable[str], ctx: Any) -> tuple[str, bool]:
+    """Return the entry of a configuration that an option names, and whether it is true or false.
+
+    Raises:
+        UsageError: it names none; the message shows the nearest of these and of the ``declared`` options.
+    """
     from convoxel.train.config import TrainConfig
 
     entry = name[2:].replace("-", "_")
