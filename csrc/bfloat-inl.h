@@ -174,9 +174,13 @@ CVX_INLINE void finish_block(const BfloatProduct& p, int64_t row, int64_t rows, 
 template <int kParts, int N>
 CVX_INLINE void multiply_strip(const BfloatProduct& p, int64_t column, const uint16_t* b, bool last) {
   alignas(64) float sums[kTogether * MatrixUnit::kRows * 2 * kV];
-  Prefetch next{b + p.step_count * kParts * N * kTileElements, 0};
-  if (!last) next.lines = (kParts * N * MatrixUnit::kRows + p.tile_count - 1) / p.tile_count;
-  const uint16_t* const end = next.from + p.step_count * kParts * N * kTileElements;
+  // The next strip is fetched while this one is multiplied. A single tile reads its weights once, in one stream: there,
+  // what is fetched lies a little ahead.
+  constexpr int64_t kLines = kParts * N * MatrixUnit::kRows, kAhead = 16 * 1024;
+  const int64_t size = p.step_count * kParts * N * kTileElements;
+  const bool stream = p.tile_count == 1;
+  Prefetch next{b + (stream ? kAhead : size), stream || !last ? (kLines + p.tile_count - 1) / p.tile_count : 0};
+  const uint16_t* const end = next.from + size;
   const auto run = [&](auto together, int64_t tile) CVX_LAMBDA {
     multiply_tiles<kParts, together.value, N>(p, tile, b, next, sums);
     finish_block<N>(p, tile * p.tile_rows, together.value * p.tile_rows, column, sums);

@@ -167,7 +167,7 @@ inline double time_of(const Geometry& g, const Blocking& blocking, const Machine
   const double split = g.in_place ? 0 : pixels * (static_cast<double>(g.depth.pitch) / kElements * g.split + 1);
   const double strip_bytes = groups * steps * g.parts * 4 * kTile;
   const double all_bytes = static_cast<double>(g.strips) * strip_bytes;
-  const double weights = strips * strip_bytes * cost::bfloat_weight_byte(all_bytes, machine.rates);
+  const double weights = strips * strip_bytes * cost::bfloat_weight_byte(all_bytes, g.costs, machine.rates);
   const double rounds = std::ceil(static_cast<double>(g.blocks(blocking) * blocking.splits) / machine.threads);
   return rounds * (products + weights + split);
 }

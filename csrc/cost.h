@@ -64,19 +64,20 @@ struct BfloatCosts {
   double pair;    // a step of 2 x 2 tiles
   double single;  // of 1 x 2
   double split;   // splitting 32 floats
+  double byte;    // reading one of weights that lie in memory
 };
 // By parts: on a matrix unit (those of one part are not measured, but follow from the loads and products), and by the
 // vectors' instruction, which takes as long as a multiply-add and does twice as much.
-constexpr BfloatCosts kTileCosts[] = {{215, 130, 8}, {560, 345, 16}, {1120, 680, 26}};
-constexpr BfloatCosts kPairCosts[] = {{1110, 555, 8}, {3750, 1875, 16}, {7500, 3750, 26}};
+constexpr BfloatCosts kTileCosts[] = {{215, 130, 8, 0.45}, {560, 345, 16, 0.45}, {1120, 680, 26, 0.45}};
+constexpr BfloatCosts kPairCosts[] = {{1110, 555, 8, 0.33}, {3750, 1875, 16, 0.45}, {7500, 3750, 26, 0.45}};
 constexpr double kBfloatCopy = 3;  // copying 32 numbers of bfloat16 instead
 // Times the sum of the parts of a Winograd convolution whose points are rounded: 1.1 to 1.2 in time, the rest because
 // it loses more digits than its rivals.
 constexpr double kRoundedPoint = 1.3;
 constexpr double kBfloatHalf = 0.6;     // of a whole strip: one tile of columns
 constexpr double kBfloatStore = 280.0;  // storing a block's sums, finishing them, storing the results
-inline double bfloat_weight_byte(double bytes, const Rates& rates) {
-  return read_again(bytes, 0.09 * rates.cache, 0.45 * rates.memory);
+inline double bfloat_weight_byte(double bytes, const BfloatCosts& costs, const Rates& rates) {
+  return read_again(bytes, 0.09 * rates.cache, costs.byte * rates.memory);
 }
 inline double bfloat_image_byte(const Rates& rates) { return 0.235 * rates.cache; }  // by all cores: splitting waits
 
