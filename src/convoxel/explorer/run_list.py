@@ -94,6 +94,15 @@ def _version(folder: Path) -> str:
     return known.hexdigest()[:16]
 
 
+def list_runs(session: Session) -> list[JsonObject]:
+    """Return all runs in a line each; looked at anew every second, however many pages ask."""
+
+    def look() -> list[JsonObject]:
+        return [summarise_run(open_run(session, str(folder))) for folder in find_runs(session)]
+
+    return session.keep(int(time.monotonic()), look, "runs listed", 1)
+
+
 def summarise_run(run: KnownRun) -> JsonObject:
     """Return a run in a line of the list."""
     contents = run.contents

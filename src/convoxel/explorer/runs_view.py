@@ -17,7 +17,7 @@ from convoxel.draw.training_curves import charts, compared_charts
 from convoxel.errors import ConfigError
 from convoxel.explorer import run_launch
 from convoxel.explorer.run_cases import describe_case, draw_slice, examples, list_cases, open_case
-from convoxel.explorer.run_list import KnownRun, find_runs, open_run, summarise_run
+from convoxel.explorer.run_list import KnownRun, list_runs, open_run, summarise_run
 from convoxel.explorer.view import Query, View
 from convoxel.lookup import is_run
 from convoxel.report import results
@@ -39,7 +39,7 @@ _MOST_TEXT = 400
 
 def catalogue(session: Session, query: Query) -> JsonObject:
     """Return all runs in a line each, the commands that were started, and where new ones may be made."""
-    runs = [summarise_run(open_run(session, str(folder))) for folder in find_runs(session)]
+    runs = list_runs(session)
     return {
         "runs": runs, "jobs": session.jobs.list(), "leave": session.jobs.leave, "readonly": session.readonly,
         "folders": [str(root) for root in session.roots if root.is_dir() and not is_run(root)],

@@ -95,7 +95,16 @@ def is_held(folder: Path) -> bool:
             return False
         except PermissionError:  # another user's
             pass
-    with contextlib.suppress(OSError):
-        held = os.path.realpath(path)
-        return any(os.path.realpath(entry) == held for entry in Path(f"/proc/{owner}/fd").iterdir())
-    return True
+    try:
+        opened = list(Path(f"/proc/{owner}/fd").iterdir())
+    except OSError:  # no such list on this system, or another user's
+        return True
+    held = path.resolve()
+    return any(_target(entry) == held for entry in opened)
+
+
+def _target(link: Path) -> Path | None:
+    try:
+        return link.readlink()
+    except OSError:  # closed meanwhile
+        return None

@@ -351,13 +351,14 @@ function arrange() {
 }
 
 let timer = null;
+let round = 0;
 
 async function poll(now = false) {
   clearTimeout(timer);
   if (!document.hidden || now) {
     try {
-      const found = await ask("runs/catalogue", [], "catalogue");
-      if (found) list = found;
+      // The list of all runs is asked for less often than the one that is looked at.
+      if (now || !chosen().length || ++round % 3 === 0) list = (await ask("runs/catalogue", [], "catalogue")) ?? list;
       if (list) showList();
       const current = page;
       await current.update();
