@@ -17,7 +17,7 @@ from convoxel.draw.letter import fit, text_width
 from convoxel.draw.motion import changes
 from convoxel.draw.pareto_chart import Entry, front, pareto
 from convoxel.draw.scene import Bitmap, Box, Disc, Group, Line, Look, Squares, Words, arrow
-from convoxel.draw.theme import DARK, LIGHT, colour, contrast
+from convoxel.draw.theme import DARK, LIGHT, colour, contrast, hexadecimal
 from convoxel.errors import ConfigError
 from tests.support.drawing import SVG, check_texts, elements, parsed
 
@@ -222,3 +222,11 @@ def test_lines_with_dashes_are_painted() -> None:
     row = np.asarray(Figure("dashes", "", 100, 20, (line,)).picture())[20]
     dark = (row == colour("ink")).all(axis=1)
     assert 60 < dark.sum() < 140 and np.count_nonzero(np.diff(dark.astype(int)) == 1) in (4, 5)
+
+
+def test_the_theme_of_a_page_follows_its_colour_scheme() -> None:
+    shown = Figure("square", "One square.", 20, 20, (Box(5, 5, 10, 10, look=Look(fill="c1")),))
+    light, dark = (hexadecimal(colour("c1", dark)) for dark in (False, True))
+    text = shown.svg("page")
+    assert f"fill:light-dark({light},{dark})" in text and "prefers-color-scheme" not in text
+    assert f"light-dark({light}" not in shown.svg() and light in shown.svg("light") and dark in shown.svg("dark")

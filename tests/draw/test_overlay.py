@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from convoxel import draw
-from convoxel.draw.image_overlay import errors, grey_window
+from convoxel.draw.image_overlay import errors, grey_window, layers
 from convoxel.errors import ConfigError, DataError, ShapeError
 
 RNG = np.random.default_rng(0)
@@ -165,3 +165,17 @@ def test_slice_refusals() -> None:
         draw.oriented_slice(np.zeros((3, 4)))
     with pytest.raises(ShapeError, match=r"affine has shape \(3, 3\)"):
         draw.oriented_slice(volume, np.eye(3))
+
+
+def test_layers_are_transparent_where_nothing_is() -> None:
+    label, found = np.zeros((20, 20), np.uint8), np.zeros((20, 20), np.uint8)
+    label[2:8, 2:8], found[4:12, 2:8] = 1, 2
+    drawn = {name: np.asarray(picture) for name, picture in layers(np.eye(20), label, found, height=40).items()}
+    assert list(drawn) == ["image", "label", "prediction", "difference"]
+    assert {array.shape[:2] for array in drawn.values()} == {(40, 40)}
+    inside = np.kron(label, np.ones((2, 2))) > 0
+    assert (drawn["label"][..., 3] > 0).tolist() == inside.tolist()
+    assert drawn["label"][10, 10].tolist()[:3] == list(draw.class_colour(1))
+    shades = {kind: drawn["difference"][place][:3].tolist() for kind, place in
+              {"missed": (5, 5), "confused": (12, 5), "extra": (20, 5)}.items()}  # fmt: skip
+    assert shades == {kind: list(draw.ERROR_COLOURS[kind]) for kind in shades} and not drawn["difference"][0, 0, 3]

@@ -60,7 +60,7 @@ def test_curves_have_a_point_for_every_validation(window: Any, runs: Path) -> No
     page = window.open(one(runs / "levels-2"))
     count = len((runs / "levels-2" / "metrics.jsonl").read_text().splitlines())
     assert page.locator("#charts .figure >> nth=0").locator("circle").count() == count + 1  # and one in the key
-    assert "training time" in page.locator("#charts svg text", has_text="training time").first.inner_text()
+    assert page.locator("#charts svg text", has_text="training time").count() > 0
     page.select_option("select[aria-label='horizontal axis']", "step")
     window.settle()
     assert page.locator("#charts svg text", has_text="optimiser steps").count() > 0 and "over=step" in page.url
