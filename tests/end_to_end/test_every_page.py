@@ -22,8 +22,9 @@ PAGES = {
 }
 
 
-def test_every_view_is_tried() -> None:
-    assert {view.name for view in VIEWS} <= {path[1:].partition("?")[0] for path in PAGES.values()}
+# A view that is not in the list is tried as it opens.
+_LISTED = {path[1:].partition("?")[0] for path in PAGES.values()}
+PAGES |= {view.title: f"/{view.name}" for view in VIEWS if view.name not in _LISTED}
 
 
 @pytest.mark.parametrize("name", PAGES)
