@@ -45,11 +45,42 @@ def run(capsys: pytest.CaptureFixture[str], line: str) -> str:
     ("field resnet18 --shape 1,3,64,64 --layer layer2 --at 3x4", "field"),
     ("funnel resnet18 --shape 1,3,64,64 --axis 0 --depth 1", "funnel"),
     ("memory unet --shape 1,1,32,32", "memory"),
+    ("pool --x 1,2;3,4 --kernel 2 --kind average", "pool"),
+    ("unpool --mode fixed --position 1", "unpool"),
+    ("resize --size 3 --to 6 --mode spline", "resize"),
+    ("shuffle --size 2", "shuffle"),
+    ("deform --size 4x4 --offset 0.5", "deform"),
+    ("channels --in 4 --out 4 --way grouped --groups 2", "channels"),
+    ("separable --w 1,0;0,1", "separable"),
+    ("norm --bound 1", "norm"),
+    ("translation --size 6 --layer stride", "translation"),
+    ("shifts --most 2", "shifts"),
+    ("connections --size 7", "connections"),
+    ("neurons", "neurons"),
+    ("network resnet18 --shape 1,3,32,32 --part layer1.0", "network"),
 ])  # fmt: skip
 def test_each_picture_is_written(capsys: pytest.CaptureFixture[str], line: str, name: str) -> None:
     shown = run(capsys, line)
     assert shown.splitlines()[-1] == f"written: {name}.svg"
     assert ElementTree.parse(f"{name}.svg").getroot().tag.endswith("svg")
+
+
+def test_values_come_from_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
+    found = json.loads(run(capsys, "conv --x 1,2,3;4,5,6;7,8,9 --w 1,0;0,-1 --json"))
+    assert found["steps"] == 4 and "≠" not in found["text"]
+    assert Path("conv.svg").read_text().count(">−4<") == 4  # 1 − 5, 2 − 6, 4 − 8 and 5 − 9
+    found = json.loads(run(capsys, "pool --x 12,20,30,0;8,12,2,0;34,70,37,4;112,100,25,12 --json"))
+    assert found["text"].endswith("20, 30, 112, 37.")
+    image = Path("photo.png")
+    Image.fromarray(np.eye(12, dtype=np.uint8) * 200).save(image)
+    assert "12 × 12" in json.loads(run(capsys, f"features {image} --w 1,-1 --json"))["text"]
+
+
+def test_the_gallery_is_a_folder(capsys: pytest.CaptureFixture[str]) -> None:
+    found = json.loads(run(capsys, "gallery --output all --json"))
+    assert len(found["files"]) == len(found["names"]) + 1 and all(Path(file).exists() for file in found["files"])
+    page = Path("all/index.html").read_text()
+    assert all(f'src="{name}.svg"' in page for name in found["names"])
 
 
 def test_all_kinds_of_files_and_json(capsys: pytest.CaptureFixture[str]) -> None:

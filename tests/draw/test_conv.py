@@ -131,6 +131,9 @@ def test_scattered_sums_grow_to_the_layers_result() -> None:
     assert any("input (2, 2) = 800 is added to 4 outputs, 5 of 9 products are cut off" in (t or "") for t in texts)
     first = [element.text for element in parsed(figure.still(1)).iter(f"{SVG}text")]
     assert "400" in first and "5600" not in first
+    added = [p.element.text for p in elements(parsed(figure.still(4))) if p.data("added")]
+    assert sorted(map(int, map(str, added))) == sorted((400 * w).ravel().tolist())  # beside the sums, no weights
+    assert not any((t or "").startswith("×") for t in texts)
 
 
 @pytest.mark.parametrize("kind", ["correlation", "convolution", "transposed"])
@@ -187,12 +190,20 @@ def test_A3_matrix_of_the_lecture_is_drawn() -> None:
     low = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
     found = [(round(p.spot[1]), round(p.spot[0]), (p.element.text or "").translate(low)) for p in elements(root)
              if re.fullmatch(r"[ky]\w", p.element.text or "")]  # fmt: skip
+    key = min(p.spot[1] for p in elements(root) if p.data("key"))  # below the matrix
+    found = [entry for entry in found if entry[0] < key]
     rows = [[text for _, _, text in sorted(group)] for _, group in itertools.groupby(sorted(found), lambda e: e[0])]
     texts = [text for row in rows for text in row if text[0] == "k"]
     assert texts == ["k1", "k2", "k3", "k4"] * 4
     assert [e[1] for e in sorted(found) if e[2][0] == "k"][:4] == [e[1] - 34 for e in sorted(found) if e[2][0] == "k"][
         4:8
     ]
+
+    said = {p.data("sum"): (p.element.text or "").translate(low) for p in elements(root) if p.data("sum")}
+    assert said["2"] == "y3 = x4k1 + x5k2 + x7k3 + x8k4"
+    keys = {p.data("key"): p.spot for p in elements(root) if p.data("key")}
+    assert keys["x2"][0] == keys["x1"][0] < keys["x4"][0] and keys["x2"][1] > keys["x1"][1]  # column by column
+    assert len(keys) == 9 + 4 + 4 and "kernel column" in " ".join(e.text or "" for e in root.iter(f"{SVG}text"))
 
 
 def test_B2_sharing_counts_weights_as_the_lecture_does() -> None:
@@ -323,6 +334,29 @@ def test_tracks_read_what_the_equations_say(data: st.DataObject) -> None:
 def test_refusals(call: Any, match: str) -> None:
     with pytest.raises((ConfigError, ShapeError), match=re.escape(match)):
         call()
+
+
+def test_panels_of_overlap_share_one_scale() -> None:
+    figure = draw.overlap((3, 4), 2, size=(4, 4))
+    roles: dict[int, set[str]] = {}
+    for p in elements(parsed(figure)):
+        if p.data("reached"):
+            roles.setdefault(int(p.data("reached") or 0), set()).add(p.element.get("class") or "")
+    assert all(len(names) == 1 for names in roles.values()) and len(roles) == 3
+    with pytest.raises(ConfigError, match="too many"):
+        draw.overlap((3, 4), 2, size=(99, 99))
+
+
+@pytest.mark.parametrize("dilation", [1, 2])
+def test_D8_a_causal_output_stands_under_the_last_input_of_its_window(dilation: int) -> None:
+    placed = list(elements(parsed(draw.conv(7, 3, padding="causal", dilation=dilation))))
+    inputs = {p.data("input"): p.spot[0] for p in placed if p.data("input")}
+    outputs = {p.data("output"): p.spot[0] for p in placed if p.data("output")}
+    assert inputs == outputs
+
+
+def test_a_transposed_layer_fills_the_same_size_where_the_kernel_is_narrower_than_the_stride() -> None:
+    assert Scan.of((3, 3), 2, 3, "same", kind="transposed").output == (9, 9)
 
 
 @pytest.mark.parametrize("k, s, even", [(3, 2, False), (4, 2, True), (2, 2, True), (5, 3, False), (6, 3, True)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from convoxel.draw.layered_layout import layered
 from convoxel.draw.network_outline import Outline, outline, subject
 from convoxel.errors import ConfigError, ShapeError
 from convoxel.inspect import effective_field
+from convoxel.inspect.table import bytes_text
 from convoxel.lookup import describe
 from tests.support.drawing import SVG, Placed, check_texts, elements, parsed
 
@@ -103,7 +105,44 @@ def test_graphs_are_readable(model: Any, shape: Any, depth: int | None) -> None:
             assert right <= other[0] or other[2] <= left or bottom <= other[1] or other[3] <= top
     check_texts(figure)
     arrows = [p for p in elements(parsed(figure)) if p.element.tag == f"{SVG}polygon"]
-    assert len(arrows) == len(found.edges)
+    assert len(arrows) == len(found.edges) + sum(bool(node.merges) for node in found.nodes)
+
+
+@pytest.mark.parametrize("model, part", [("googlenet", "inception3a"), ("densenet121", "features.denseblock1")])
+def test_no_edge_runs_behind_a_box_or_off_the_page(model: str, part: str) -> None:
+    figure = draw.network(model, (1, 3, 64, 64), depth=9, part=part)
+    placed = list(elements(parsed(figure)))
+    nodes = boxes(placed)
+    for p in placed:
+        if p.element.tag == f"{SVG}polyline":
+            points = [tuple(map(float, point.split(","))) for point in (p.element.get("points") or "").split()]
+            for (x0, y0), (x1, y1) in itertools.pairwise(points):
+                for share in (0.25, 0.5, 0.75):
+                    x, y = p.dx + x0 + share * (x1 - x0), p.dy + y0 + share * (y1 - y0)
+                    assert 0 <= x <= figure.width
+                    hit = [n for n, (a, b, c, d) in nodes.items() if a + 1 < x < c - 1 and b + 1 < y < d - 1]
+                    assert hit == []
+
+
+def test_shortcuts_within_a_box_are_drawn() -> None:
+    found = outline(subject("resnet18", (1, 3, 64, 64)), 2)
+    assert [node.name for node in found.nodes if node.merges] == [f"layer{n}.{m}" for n in range(1, 5) for m in (0, 1)]
+    assert found.nodes[3].what() == "2 convolutions, shortcut"
+    notes = [e.text for e in parsed(draw.network("resnet18", (1, 3, 64, 64), depth=2)).iter(f"{SVG}title")]
+    assert notes.count("2 convolutions, shortcut") == 5
+
+
+def test_wide_networks_keep_to_a_page() -> None:
+    figure = draw.network("densenet121", (1, 3, 64, 64), depth=9)
+    assert figure.width < 6000
+
+
+def test_a_part_is_a_network_of_its_own() -> None:
+    found = outline(subject("resnet18", (1, 3, 64, 64)), 9, part="layer2.0")
+    assert {node.name for node in found.nodes} == {"input", "conv1", "conv2", "downsample.0", "add"}
+    assert sum(node.params for node in found.nodes) == 230_144
+    with pytest.raises(ConfigError, match="has no layer"):
+        draw.network("resnet18", (1, 3, 64, 64), part="layer2.7")
 
 
 def test_a_unet_is_drawn_as_a_u_with_level_skips() -> None:
@@ -137,7 +176,8 @@ def test_layouts_keep_nodes_apart_and_edges_downwards(count: int, data: st.DataO
     sizes = [(data.draw(st.integers(5, 40)), data.draw(st.integers(5, 20))) for _ in range(count)]
     found = layered(sizes, edges, across=6, down=9)
     for (a, b), way in zip(edges, found.ways, strict=True):
-        assert found.ranks[a] < found.ranks[b] and len(way) == found.ranks[b] - found.ranks[a] - 1
+        assert found.ranks[a] < found.ranks[b] and len(way) == 2 * (found.ranks[b] - found.ranks[a])
+        assert all(0 <= x <= found.width + 1e-6 and 0 <= y <= found.height + 1e-6 for x, y in way)
     for i in range(count):
         (x, y), (w, h) = found.places[i], sizes[i]
         assert w / 2 - 1e-6 <= x <= found.width - w / 2 + 1e-6 and h / 2 - 1e-6 <= y <= found.height - h / 2 + 1e-6
@@ -287,7 +327,7 @@ def test_memory_blocks_do_not_lie_on_each_other() -> None:
         for a, b, c, d in areas[:i]:
             assert right <= a + 0.02 or c <= left + 0.02 or bottom <= b + 0.02 or d <= top + 0.02
     peak = describe("unet", (1, 1, 64, 64)).peak_bytes
-    assert f"At most {peak / 1e6:.3g} MB are alive" in figure.text
+    assert f"At most {bytes_text(peak)} are alive" in figure.text
     check_texts(figure)
 
 

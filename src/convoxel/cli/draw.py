@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from convoxel.cli.options import Assign, Json, Network, Shape, Weights, command
-from convoxel.cli.parsing import parse_options, parse_padding, parse_shape, parse_sizes
+from convoxel.cli.parsing import parse_numbers, parse_options, parse_padding, parse_shape, parse_sizes
 from convoxel.cli.screen import Screen, emit
 from convoxel.errors import ConfigError
 
@@ -40,6 +40,14 @@ Kind = Annotated[
     Literal["correlation", "convolution", "transposed"],
     typer.Option(help="Operation; networks compute the correlation."),
 ]
+X = Annotated[
+    str | None,
+    typer.Option("--x", help="Values of the input: '12 20; 8 12', rows by ;, slices by | (its size counts)."),
+]
+W = Annotated[str | None, typer.Option("--w", help="Values of the kernel, likewise.")]
+StepS = Annotated[float, typer.Option("--step-s", help="Duration of one step in seconds.")]
+Still = Annotated[int | None, typer.Option("--step", help="Draw one step as a still, counted from 1.")]
+Strip = Annotated[int | None, typer.Option("--strip", help="Draw this many steps side by side as a still.")]
 Depth = Annotated[int | None, typer.Option(help="Parts of a module's path that make a node (default: all).", min=1)]
 
 # The files that every picture can be written into, with the help of their options.
@@ -125,20 +133,46 @@ def conv(
         Literal["gather", "scatter"],
         typer.Option(help="Transposed: what an output gathers, or where an input scatters to."),
     ] = "gather",
+    x: X = None,
+    w: W = None,
     numbers: Annotated[bool, typer.Option("--numbers", help="Show values in the cells.")] = False,
-    step: Annotated[int | None, typer.Option(help="Draw one step as a still, counted from 1.")] = None,
-    strip: Annotated[int | None, typer.Option(help="Draw this many steps side by side as a still.")] = None,
-    step_s: Annotated[float, typer.Option(help="Duration of one step in seconds.")] = 0.9,
+    step: Still = None,
+    strip: Strip = None,
+    step_s: StepS = 0.9,
 ) -> tuple[Figure, dict[str, object]]:
     """Show a kernel sliding over its input, step by step, in 1-D, 2-D or 3-D.
 
     A transposed convolution is shown as a window over its stretched input, or with --view scatter as what each input
-    adds to the output.
+    adds to the output. Values are those of --x and --w. Channels: `draw channels`; photographs: `draw features`.
     """
     from convoxel import draw
 
+    inputs, weights = parse_numbers("x", x), parse_numbers("w", w)
+    size = _size_of(inputs, size)
+    kernel = _size_of(weights, kernel)
     layer = _layer(size, kernel, stride, padding, dilation, kind, output_padding)
-    figure = draw.conv(**layer, border=border, view=view, numbers=numbers, step_s=step_s)
+    figure = draw.conv(**layer, border=border, view=view, x=inputs, w=weights, numbers=numbers, step_s=step_s)
+    return _steps(figure, step, strip)
+
+
+def _size_of(values: list[Any] | None, size: str) -> str:
+    """Return the size of nested lists; ``size`` where there are none."""
+    if values is None:
+        return size
+    sizes, inner = [], values
+    while isinstance(inner, list):
+        sizes.append(len(inner))
+        inner = inner[0]
+    return "x".join(map(str, sizes))
+
+
+def _rows(values: list[Any] | None) -> list[Any] | None:
+    """Return numbers as rows; a single row came without a ``;``."""
+    return [values] if values and not isinstance(values[0], list) else values
+
+
+def _steps(figure: Figure, step: int | None, strip: int | None) -> tuple[Figure, dict[str, object]]:
+    """Return a moving figure, one step of it, or several side by side; and how many there are."""
     steps = figure.frames
     if step is not None and strip is not None:
         raise ConfigError("step: given together with strip; expected one of them. Leave the other out.")
@@ -151,6 +185,293 @@ def conv(
             raise ConfigError(f"strip: got {strip}; this layer has {steps} steps. Give 1 to {steps}.")
         figure = figure.strip(strip)
     return figure, {"steps": steps}
+
+
+@_picture("convoxel draw pool --x '12 20 30 0; 8 12 2 0; 34 70 37 4; 112 100 25 12' --svg pool.svg", moving=True)
+def pool(
+    size: Size = "4x4",
+    kernel: Kernel = "2",
+    stride: Annotated[str | None, typer.Option(help="Stride (default: the kernel size).")] = None,
+    padding: Padding = "none",
+    dilation: Dilation = "1",
+    kind: Annotated[Literal["max", "average"], typer.Option(help="Largest value or mean.")] = "max",
+    ceil: Annotated[bool, typer.Option("--ceil", help="Let a last window reach beyond the end.")] = False,
+    count_include_pad: Annotated[
+        bool, typer.Option("--count-include-pad/--count-inputs", help="Count zeros of the padding in a mean.")
+    ] = True,
+    x: X = None,
+    step: Still = None,
+    strip: Strip = None,
+    step_s: StepS = 0.9,
+) -> tuple[Figure, dict[str, object]]:
+    """Show a pooling window moving over numbers, in 1-D, 2-D or 3-D."""
+    from convoxel import draw
+
+    values = parse_numbers("x", x)
+    sizes = parse_sizes("size", _size_of(values, size), count=(1, 3))
+    figure = draw.pool(
+        sizes, parse_sizes("kernel", kernel), None if stride is None else parse_sizes("stride", stride),
+        parse_padding(padding, len(sizes)), parse_sizes("dilation", dilation), kind=kind, ceil=ceil,
+        count_include_pad=count_include_pad, x=values, step_s=step_s,
+    )  # fmt: skip
+    return _steps(figure, step, strip)
+
+
+@_picture("convoxel draw unpool --mode indices --svg unpool.svg", moving=True)
+def unpool(
+    size: Size = "4x4",
+    kernel: Kernel = "2",
+    mode: Annotated[
+        Literal["indices", "fixed", "nearest", "average"],
+        typer.Option(help="To the place of the largest value, to a fixed place, to every place, or shared out."),
+    ] = "indices",
+    position: Annotated[str, typer.Option(help="Place in the window of mode fixed.")] = "0",
+    x: X = None,
+    step: Still = None,
+    strip: Strip = None,
+    step_s: StepS = 0.9,
+) -> tuple[Figure, dict[str, object]]:
+    """Show a max pooling and its un-pooling, window by window."""
+    from convoxel import draw
+
+    values = parse_numbers("x", x)
+    sizes = parse_sizes("size", _size_of(values, size), count=(1, 3))
+    place = parse_sizes("position", position, least=0)
+    figure = draw.unpool(sizes, parse_sizes("kernel", kernel), mode=mode, position=place, x=values, step_s=step_s)
+    return _steps(figure, step, strip)
+
+
+@_picture("convoxel draw resize --size 3x3 --to 6x6 --mode linear --svg resize.svg", moving=True)
+def resize(
+    size: Size = "3x3",
+    to: Annotated[str, typer.Option(help="Wanted size.")] = "6x6",
+    mode: Annotated[
+        Literal["nearest", "nearest-exact", "linear", "cubic", "spline", "area"], typer.Option(help="Interpolation.")
+    ] = "linear",
+    order: Annotated[int, typer.Option(help="Order of a spline.")] = 3,
+    align_corners: Annotated[bool, typer.Option("--align-corners", help="Let the outermost values stay.")] = False,
+    x: X = None,
+    step: Still = None,
+    strip: Strip = None,
+    step_s: StepS = 0.9,
+) -> tuple[Figure, dict[str, object]]:
+    """Show an interpolation with the weights through which each output reads its inputs."""
+    from convoxel import draw
+
+    values = parse_numbers("x", x)
+    sizes, wanted = parse_sizes("size", _size_of(values, size), count=(1, 3)), parse_sizes("to", to)
+    figure = draw.resize(sizes, wanted, mode=mode, order=order, align_corners=align_corners, x=values, step_s=step_s)
+    return _steps(figure, step, strip)
+
+
+@_picture("convoxel draw shuffle --size 2x3 --factor 2 --svg shuffle.svg", moving=True)
+def shuffle(
+    size: Size = "2x2",
+    factor: Annotated[int, typer.Option(help="Factor of every axis.")] = 2,
+    step: Still = None,
+    step_s: StepS = 0.9,
+) -> tuple[Figure, dict[str, object]]:
+    """Show up-sampling by a 1 × 1 convolution and a shuffle of channels into pixels."""
+    from convoxel import draw
+
+    return _steps(draw.shuffle(parse_sizes("size", size), factor, step_s=step_s), step, None)
+
+
+@_picture("convoxel draw deform --size 6x6 --offset 0.8 --svg deform.svg", moving=True)
+def deform(
+    size: Size = "6x6",
+    kernel: Kernel = "3",
+    stride: Stride = "1",
+    padding: Padding = "half",
+    dilation: Dilation = "1",
+    offset: Annotated[float, typer.Option(help="Spread of random offsets; 0 is the plain convolution.")] = 0.8,
+    seed: Annotated[int, typer.Option(help="Random seed of the offsets.")] = 0,
+    x: X = None,
+    w: W = None,
+    step: Still = None,
+    step_s: StepS = 1.2,
+) -> tuple[Figure, dict[str, object]]:
+    """Show a deformable convolution: where the taps of its kernel are, and where they read."""
+    from convoxel import draw
+
+    values, weights = parse_numbers("x", x), parse_numbers("w", w)
+    sizes = parse_sizes("size", _size_of(values, size), count=(1, 2))
+    figure = draw.deform(
+        sizes, parse_sizes("kernel", _size_of(weights, kernel)), parse_sizes("stride", stride),
+        parse_padding(padding, len(sizes)), parse_sizes("dilation", dilation), offset=offset, seed=seed, x=values,
+        w=weights, step_s=step_s,
+    )  # fmt: skip
+    return _steps(figure, step, None)
+
+
+@_picture("convoxel draw channels --in 3 --out 5 --way plain --way depthwise_separable --svg channels.svg")
+def channels(
+    in_channels: Annotated[int, typer.Option("--in", help="Channels in.", min=1)] = 3,
+    out_channels: Annotated[int, typer.Option("--out", help="Channels out.", min=1)] = 5,
+    kernel: Annotated[int, typer.Option(help="Kernel size of every axis.", min=1)] = 3,
+    way: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="WAY",
+            help="plain, grouped, depthwise, depthwise_separable, bottleneck, 2.5d or dense (default: plain and "
+            "depthwise_separable).",
+        ),
+    ] = None,
+    size: Annotated[int, typer.Option(help="Size of the image.", min=1)] = 7,
+    groups: Annotated[int, typer.Option(help="Groups of channels, for grouped.", min=1)] = 1,
+) -> Figure:
+    """Show a layer with its channels in space, and count its weights; several ways below each other."""
+    from convoxel import draw
+
+    ways = way or ["plain", "depthwise_separable"]
+    return draw.channels(in_channels, out_channels, kernel, way=ways, size=size, groups=groups)
+
+
+@_picture("convoxel draw separable --w '1 0 -1; 2 0 -2; 1 0 -1' --svg separable.svg")
+def separable(
+    w: Annotated[str, typer.Option("--w", help="Values of the kernel, rows by ;.")] = "1 0 -1; 2 0 -2; 1 0 -1",
+    rank: Annotated[int | None, typer.Option(help="Largest rank that is drawn (default: the kernel's).")] = None,
+) -> Figure:
+    """Show a kernel as a product of vectors, its singular values, and its best approximations by rank."""
+    from convoxel import draw
+
+    return draw.separable(_rows(parse_numbers("w", w)) or (), rank)
+
+
+@_picture("convoxel draw norm --w '2 1; 0 2' --bound 2 --svg norm.svg")
+def norm(
+    w: Annotated[
+        str, typer.Option("--w", help="Values of the kernels, rows by ;, kernels by |.")
+    ] = "2 1; 0 2 | 1 0; 0 1",
+    bound: Annotated[float, typer.Option(help="Largest norm.")] = 2.0,
+) -> Figure:
+    """Show kernels before and after their norm is held at a bound (MaxNorm)."""
+    from convoxel import draw
+
+    values = parse_numbers("w", w) or []
+    return draw.max_norm(values if "|" in w else [values], bound)
+
+
+@_picture("convoxel draw translation --size 8 --layer max_pool --svg translation.svg", moving=True)
+def translation(
+    size: Size = "6x6",
+    layer: Annotated[
+        Literal["convolution", "stride", "max_pool", "blur_pool", "global_pool"],
+        typer.Option(help="What the shifted image goes through."),
+    ] = "convolution",
+    shifts: Annotated[int, typer.Option(help="Number of shifts, from 0 on.")] = 5,
+    x: X = None,
+    step: Still = None,
+    strip: Strip = None,
+    step_s: StepS = 1.2,
+) -> tuple[Figure, dict[str, object]]:
+    """Show a layer of a shifted image beside its shifted output: what stride and pooling break."""
+    from convoxel import draw
+
+    values = parse_numbers("x", x)
+    sizes = parse_sizes("size", _size_of(values, size), count=(1, 2))
+    return _steps(draw.translation(sizes, layer, shifts=shifts, x=values, step_s=step_s), step, strip)
+
+
+@_picture("convoxel draw shifts --model resnet18 --shape 1,3,64,64 --svg shifts.svg")
+def shifts(
+    model: Annotated[
+        str | None,
+        typer.Option(metavar="NETWORK", help="A network (default: layers of demonstrations beside each other)."),
+    ] = None,
+    shape: Shape = None,
+    assign: Assign = None,
+    weights: Weights = None,
+    most: Annotated[int, typer.Option(help="Largest shift.", min=1, max=32)] = 8,
+) -> tuple[Figure, dict[str, object]]:
+    """Show how far a network is from equivariance, shift by shift."""
+    from convoxel import draw
+    from convoxel.draw.shift_picture import measure_layers, measure_network
+
+    if model is None:
+        reports = measure_layers(range(1, most + 1))
+    else:
+        found = _find(model, shape, assign, weights=True, weights_from=weights)
+        reports = {found.name: measure_network(found.module, found.shape, range(1, most + 1))}
+    return draw.shifts(reports), {"reports": {name: report.to_dict() for name, report in reports.items()}}
+
+
+@_picture("convoxel draw connections --size 9 --kernel 3 --stride 2 --svg connections.svg")
+def connections(
+    size: Annotated[int, typer.Option(help="Number of inputs.")] = 9,
+    kernel: Annotated[int, typer.Option(help="Kernel size.")] = 3,
+    stride: Annotated[int, typer.Option(help="Stride of the last one.")] = 2,
+) -> Figure:
+    """Show a fully connected layer, a convolution and one with strides side by side."""
+    from convoxel import draw
+
+    return draw.connections(size, kernel, stride)
+
+
+@_picture("convoxel draw features photo.png --w '1 0 -1; 2 0 -2; 1 0 -1' --svg features.svg")
+def features(
+    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="Photograph, or an image of any format that is read.")],
+    w: Annotated[str | None, typer.Option("--w", help="Values of a kernel (default: edges, spots, blur).")] = None,
+    pool: Annotated[int, typer.Option(help="Kernel size and stride of the pooling.", min=1)] = 2,
+) -> Figure:
+    """Show convolution, activation and pooling of a photograph as feature maps."""
+    from convoxel import draw
+    from convoxel.data import read_image
+
+    kernel = _rows(parse_numbers("w", w))
+    return draw.features(read_image(image).image, None if kernel is None else {"kernel": kernel}, pool=pool)
+
+
+@_picture("convoxel draw neurons --model resnet18 --weights resnet18.pth --svg neurons.svg")
+def neurons(
+    model: Annotated[
+        str | None, typer.Option(metavar="NETWORK", help="A run, or a network whose weights are given.")
+    ] = None,
+    shape: Shape = None,
+    assign: Assign = None,
+    weights: Weights = None,
+) -> Figure:
+    """Show receptive fields of neurons (centre-surround, Gabor) beside the first kernels that a network learned."""
+    from convoxel import draw
+    from convoxel.draw.feature_picture import first_kernels
+
+    if model is None:
+        return draw.neurons()
+    found = _find(model, shape, assign, weights=True, weights_from=weights)
+    return draw.neurons(first_kernels(found.module), said=f"first kernels of {found.name}")
+
+
+@_picture("convoxel draw block inception --svg inception.svg")
+def block(
+    name: Annotated[
+        Literal[
+            "residual", "residual, stride 2", "bottleneck", "inception", "dense", "inverted residual", "mbconv",
+            "u-net level",
+        ],
+        typer.Argument(metavar="NAME", help="residual, bottleneck, inception, dense, 'inverted residual', mbconv, …"),
+    ],
+) -> Figure:  # fmt: skip
+    """Show a block of the lecture's networks as a diagram for a slide; of other networks: `draw network --part`."""
+    from convoxel import draw
+
+    return draw.block(name)
+
+
+@command(app, "convoxel draw gallery --output gallery", "gallery")
+def gallery(
+    output: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder of the pictures and their page.")] = Path(
+        "gallery"
+    ),
+    theme: _THEME = "auto",
+    json: Json = False,
+) -> None:
+    """Write the animations of Dumoulin & Visin's guide to convolution arithmetic as SVG, and a page of all."""
+    from convoxel import draw
+
+    written = draw.save_gallery(output, theme)
+    if json:
+        return emit({"names": draw.gallery_names(), "files": written})
+    Screen().say(f"{len(written) - 1} animations: {written[0]}")
 
 
 @_picture("convoxel draw matrix --size 3x3 --kernel 2 --sharing all --svg matrix.svg")
@@ -197,11 +518,19 @@ def overlap(
 
 
 @_picture("convoxel draw network unet --shape 1,1,256,256 --svg unet.svg")
-def network(model: Network, shape: Shape = None, assign: Assign = None, depth: Depth = None) -> Figure:
+def network(
+    model: Network,
+    shape: Shape = None,
+    assign: Assign = None,
+    depth: Depth = None,
+    part: Annotated[
+        str | None, typer.Option(metavar="LAYER", help="Draw this part alone, such as layer1.0 or inception3a.")
+    ] = None,
+) -> Figure:
     """Show a network as a graph with shapes, parameters and receptive fields; U-Nets as a U."""
     from convoxel import draw
 
-    return draw.network(_subject(model, shape, assign), depth=depth)
+    return draw.network(_subject(model, shape, assign), depth=depth, part=part)
 
 
 @_picture("convoxel draw field resnet18 --layer layer2 --at 14,14 --image photo.png --svg field.svg")

@@ -6,6 +6,7 @@ import ast
 import contextlib
 import re
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from convoxel.errors import ConfigError
 
@@ -153,6 +154,33 @@ def parse_padding(text: str, axes: int) -> str | tuple[Pair, ...]:
     if len(pairs) < len(found):
         raise ConfigError(f"padding: got {text!r}; expected a word such as same, or numbers: 1, 1x2, 1:0.")
     return tuple(pairs * axes if len(pairs) == 1 else pairs)
+
+
+def parse_numbers(name: str, text: str | None) -> list[Any] | None:
+    """Return numbers as nested lists: columns by spaces or commas, rows by ``;``, slices by ``|``; None for None.
+
+    Raises:
+        ConfigError: a word is no finite number, or rows are of different lengths.
+
+    >>> parse_numbers("x", "1 2 3"), parse_numbers("x", "1 0; 0 -1.5")
+    ([1, 2, 3], [[1, 0], [0, -1.5]])
+    """
+    if text is None:
+        return None
+    slices = [[_numbers(name, row) for row in part.split(";") if row.strip()] for part in text.split("|")]
+    rows = [row for part in slices for row in part]
+    if len({len(row) for row in rows}) != 1 or len({len(part) for part in slices}) != 1:
+        raise ConfigError(f"{name}: got {text[:60]!r}; expected rows of one length, such as '1 2; 3 4'.")
+    return slices if len(slices) > 1 else rows if len(rows) > 1 or ";" in text else rows[0]
+
+
+def _numbers(name: str, row: str) -> list[int | float]:
+    found: list[int | float] = []
+    for word in re.split(r"[,\s]+", row.strip(" \t\n,[]")):
+        if not re.fullmatch(r"[-+]?(\d{1,15}(\.\d*)?|\.\d+)(e[-+]?\d{1,2})?", word):
+            raise ConfigError(f"{name}: got {word[:40]!r}; expected numbers, such as '1 0 -1; 2 0 -2; 1 0 -1'.")
+        found.append(int(word) if re.fullmatch(r"[-+]?\d+", word) else float(word))
+    return found
 
 
 def parse_paddings(text: str | None, known: Sequence[str]) -> list[str | Pair | list[int] | None]:

@@ -4,29 +4,38 @@ A picture is a figure: shapes that are written as SVG, PNG, GIF or a web page. R
 ``theme`` (colours of roles, light and dark) → ``scene``, ``letter`` (what figures are made of) → ``svg``,
 ``pixels`` (written as SVG, painted) → ``figure`` → ``caption`` (headings and legends), ``chart`` (axes), ``bars``.
 
-Of layers: ``scan`` (which inputs an output reads) → ``sliding_kernel``, ``layer_matrix``, ``overlap_grid``. Of
-networks: ``network_outline`` (a network as nodes) → ``layered_layout``, ``network_diagram``, ``field_picture``,
-``field_funnel``, ``memory_chart``. Of measurements: ``pareto_chart``, ``comparison_chart``, ``scaling_chart``,
-``sharing_chart``, ``upsampling_chart``, ``training_curves``. Of images: ``volume_slice`` (the head upwards) →
-``image_overlay`` (image, label, prediction, difference), ``contact_sheet`` (many samples), ``explanation_picture``
-(maps over an image). ``quantity`` writes numbers.
+Of layers: ``scan`` (which inputs an output reads) → ``sliding_kernel``, ``layer_matrix``, ``overlap_grid``,
+``gallery``; ``board`` (grids of numbers) → ``sampling_picture``, ``deformable_picture``, ``separable_picture``,
+``shift_picture``; ``channel_blocks`` (kernels in space), ``feature_picture`` (photographs, neurons). Of networks:
+``network_outline`` (a network as nodes) → ``layered_layout``, ``network_diagram``, ``field_picture``, ``field_funnel``,
+``memory_chart``. Of measurements: ``pareto_chart``, ``comparison_chart``, ``scaling_chart``, ``sharing_chart``,
+``upsampling_chart``, ``training_curves``. Of images: ``volume_slice`` (the head upwards) → ``image_overlay`` (image,
+label, prediction, difference), ``contact_sheet`` (many samples), ``explanation_picture`` (maps over an image).
+``quantity`` writes numbers.
 
 Nothing here trains, predicts or measures: pictures show what they are given. PyTorch is imported only where a figure is
 made of a module.
 """
 
+from convoxel.draw.channel_blocks import channels
 from convoxel.draw.contact_sheet import contact_sheet, save_contact_sheet
+from convoxel.draw.deformable_picture import deform
 from convoxel.draw.explanation_picture import explanation
-from convoxel.draw.field_funnel import funnel, funnel_of_chain
+from convoxel.draw.feature_picture import features, neurons
+from convoxel.draw.field_funnel import connections, funnel, funnel_of_chain
 from convoxel.draw.field_picture import field
 from convoxel.draw.figure import Figure, beside
+from convoxel.draw.gallery import gallery, gallery_names, save_gallery
 from convoxel.draw.image_overlay import overlay, panels, png, save_overlay
 from convoxel.draw.layer_matrix import matrix
 from convoxel.draw.memory_chart import memory
-from convoxel.draw.network_diagram import network
+from convoxel.draw.network_diagram import block, network
 from convoxel.draw.overlap_grid import overlap
 from convoxel.draw.pareto_chart import Entry, pareto
+from convoxel.draw.sampling_picture import pool, resize, shuffle, unpool
+from convoxel.draw.separable_picture import max_norm, separable
 from convoxel.draw.sharing_chart import sharing
+from convoxel.draw.shift_picture import shifts, translation
 from convoxel.draw.sliding_kernel import conv
 from convoxel.draw.theme import CLASS_COLOURS, ERROR_COLOURS, class_colour
 from convoxel.draw.training_curves import curves
@@ -42,17 +51,26 @@ __all__ = [
     "Figure",
     "Slice",
     "beside",
+    "block",
+    "channels",
     "class_colour",
+    "connections",
     "contact_sheet",
     "conv",
     "curves",
+    "deform",
     "explanation",
+    "features",
     "field",
     "funnel",
     "funnel_of_chain",
+    "gallery",
+    "gallery_names",
     "matrix",
+    "max_norm",
     "memory",
     "network",
+    "neurons",
     "oriented_slice",
     "overlap",
     "overlay",
@@ -60,9 +78,17 @@ __all__ = [
     "pareto",
     "plane_axis",
     "png",
+    "pool",
+    "resize",
     "save_contact_sheet",
+    "save_gallery",
     "save_overlay",
+    "separable",
     "sharing",
+    "shifts",
+    "shuffle",
+    "translation",
+    "unpool",
     "upsampling",
 ]
 

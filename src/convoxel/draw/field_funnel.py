@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from convoxel.arithmetic import Field, parse_chain
 from convoxel.draw.caption import EDGE, heading, legend
-from convoxel.draw.figure import Figure
+from convoxel.draw.figure import Figure, beside
 from convoxel.draw.letter import fit, text_width
 from convoxel.draw.network_outline import Model, outline, subject
 from convoxel.draw.scene import Box, Disc, Line, Look, Shape, Words
@@ -107,6 +107,70 @@ def funnel_of_chain(chain: str, size: int) -> Figure:
         (taps,) = node.layer.taps(i)
         reads.append([[p for p in taps.at(q) if 0 <= p < i] if taps else [] for q in range(o)])
     return _units(title, stages, reads)
+
+
+def connections(size: int = 9, kernel: int = 3, stride: int = 2) -> Figure:
+    """Return a fully connected layer, a convolution and one with strides side by side: who is joined to whom.
+
+    Args:
+        size: number of inputs (default 9).
+        kernel: kernel size of the convolutions (default 3).
+        stride: stride of the last one (default 2).
+
+    Raises:
+        ConfigError: a number is below 1, or there are more inputs than are drawn.
+        ShapeError: the kernel does not fit.
+
+    >>> connections(5).text.split(". ")[0]
+    'Fully connected: Each of the 3 outputs sees 5 of 5 inputs; 15 weights'
+    """
+    if not 1 <= size <= 40 or min(kernel, stride) < 1:
+        raise ConfigError(f"size, kernel, stride: got {size}, {kernel}, {stride}; expected at least 1, and at most 40.")
+    figures = []
+    plain, strided = (parse_chain(f"k{kernel}s{step}") for step in (1, stride))
+    outputs = plain.size(size)
+    for title, graph in (("Fully connected", None), ("Convolution", plain), (f"Convolution, stride {stride}", strided)):
+        if graph is None:
+            reads = [list(range(size))] * outputs
+            weights, says = size * outputs, f"Each of the {outputs} outputs sees {size} of {size} inputs"
+        else:
+            count = graph.size(size)
+            (taps,) = graph.nodes[0].layer.taps(size)
+            assert taps is not None
+            reads = [list(taps.at(q)) for q in range(count)]
+            weights, says = kernel, f"Each of the {count} outputs sees {kernel} of {size} inputs"
+        figures.append(_joined(title, f"{says}; {weights} weights.", size, reads))
+    return beside(figures, f"{size} inputs, three ways to join them", gap=26)
+
+
+def _joined(title: str, text: str, size: int, reads: Sequence[Sequence[int]]) -> Figure:
+    """Draw a layer as dots and lines; the lines of the middle output are marked."""
+    shapes, width, top = heading(title, [text])
+    gap, deep = 26.0, 96.0
+    low, high = top + 26 + deep, top + 26
+    wide = (size - 1) * gap
+    inputs = [(EDGE + 8 + place * gap, low) for place in range(size)]
+    # An output stands over the middle of what it reads, or all are spread evenly where each reads everything.
+    even = all(len(read) == size for read in reads)
+    step = wide / max(len(reads), 1)
+    outputs = [
+        (EDGE + 8 + ((place + 0.5) * step if even else (read[0] + read[-1]) / 2 * gap), high)
+        for place, read in enumerate(reads)
+    ]
+    middle = len(reads) // 2
+    for strong in (False, True):
+        for place, read in enumerate(reads):
+            if strong == (place == middle):
+                shapes += [Line((outputs[place], inputs[i]), look=_READS if strong else _LINK) for i in read]
+    shapes += [
+        Disc(x, y, 7, look=_SEEN if place in reads[middle] else _UNIT, data={"input": str(place)})
+        for place, (x, y) in enumerate(inputs)
+    ]
+    shapes += [
+        Disc(x, y, 7, look=_SEEN if place == middle else _UNIT, data={"output": str(place)})
+        for place, (x, y) in enumerate(outputs)
+    ]
+    return Figure(title, text, max(width, wide + 2 * EDGE + 16), low + 24, tuple(shapes))
 
 
 def _bars(title: str, stages: Sequence[_Stage], size: int) -> Figure:

@@ -8,6 +8,7 @@ is needed: entries are drawn by the number of their weight.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 
 from convoxel.draw.caption import EDGE, heading, legend
 from convoxel.draw.figure import Figure, beside
+from convoxel.draw.letter import text_width
 from convoxel.draw.scan import Position, Scan
 from convoxel.draw.scene import Box, Line, Look, Point, Shape, Squares, Words
 from convoxel.errors import ConfigError
@@ -24,6 +26,7 @@ _SAYS = {"shared": "convolution", "sparse": "locally connected", "dense": "fully
 _MOST_ENTRIES, _MOST_LABELS = 60_000, 40
 _WIDE, _TALL = 880.0, 640.0
 _LOW = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
+_MOST_SUMS, _MOST_TERMS = 12, 9
 _NAMED = 7  # weights with a colour of their own; more take theirs from a ramp
 
 
@@ -127,7 +130,7 @@ class MatrixLayout:
         scan, fan = self.scan, self.inputs // self.groups
         rows, columns, taps = math.prod(scan.output), math.prod(scan.size), math.prod(scan.kernel)
         spatial = [
-            (self._flat(o, scan.output), self._flat(i, scan.size), self._flat(w, scan.kernel))
+            (self.number(o, scan.output), self.number(i, scan.size), self.number(w, scan.kernel))
             for o in scan.outputs()
             for w, i in scan.reads(o)
         ]
@@ -137,7 +140,8 @@ class MatrixLayout:
                 for row, column, weight in spatial:
                     yield (out * rows + row, (first + near) * columns + column, (out * fan + near) * taps + weight)
 
-    def _flat(self, position: Position, sizes: Position) -> int:
+    def number(self, position: Position, sizes: Position) -> int:
+        """Return the number of a position, row by row or column by column."""
         pairs = list(zip(position, sizes, strict=True))
         number = 0
         for place, size in pairs if self.order == "C" else reversed(pairs):
@@ -189,8 +193,61 @@ class _Sheet:
         shapes += [*self._ground(), *self._entries(free), *self._lines()]
         if self.labelled:
             shapes += self._labels()
-        told, wide, bottom = legend(self._legend(free), end[1] + 18, max(width, end[0] + EDGE))
-        return Figure(title, text, max(width, wide, end[0] + EDGE), bottom + EDGE - 8, (*shapes, *told))
+        right, low = end[0] + EDGE, end[1]
+        if self.keyed:
+            written, right = self._sums(end[0] + 18)
+            keys, least, low = self._key(end[1] + 34)
+            shapes, right = [*shapes, *written, *keys], max(right, least)
+        told, wide, bottom = legend(self._legend(free), low + 18, max(width, right))
+        return Figure(title, text, max(width, wide, right), bottom + EDGE - 8, (*shapes, *told))
+
+    @property
+    def keyed(self) -> bool:
+        """True where there is room for what the numbers of inputs, weights and outputs mean."""
+        small = self.rows <= _MOST_SUMS and max(self.layer.scan.size) <= 9
+        return self.labelled and self.sharing == "shared" and small and self.layer.inputs == self.layer.outputs == 1
+
+    def _sums(self, left: float) -> tuple[list[Shape], float]:
+        """Return each row's product with the inputs, beside it, and the right end of the widest."""
+        terms: dict[int, list[str]] = defaultdict(list)
+        for row, column, weight in sorted(self.layer.entries()):
+            terms[row].append(f"x{column + 1}k{weight + 1}".translate(_LOW))
+        look, shapes, right = Look(fill="ink", size=12), list[Shape](), left
+        for row in range(self.rows):
+            parts = terms[row]
+            more = " + …" if len(parts) > _MOST_TERMS else ""
+            text = f"y{row + 1}".translate(_LOW) + f" = {' + '.join(parts[:_MOST_TERMS]) or '0'}{more}"
+            shapes.append(Words(left, self._at(row, 0)[1] + self.side / 2 + 4, text, look=look, data={"sum": str(row)}))
+            right = max(right, left + text_width(text, 12) + EDGE)
+        return shapes, right
+
+    def _key(self, top: float) -> tuple[list[Shape], float, float]:
+        """Return the input, the kernel and the output as grids with the names of their cells, where they end."""
+        scan, cell = self.layer.scan, 30.0
+        shapes, x, bottom = list[Shape](), EDGE, top
+        for word, letter, sizes in (
+            ("input", "x", scan.size),
+            ("kernel", "k", scan.kernel),
+            ("output", "y", scan.output),
+        ):
+            deep, tall, wide = (*(1,) * (3 - len(sizes)), *sizes)
+            if deep > 1:
+                continue
+            shapes.append(Words(x, top, word, look=Look(fill="ink", size=12, bold=True)))
+            for place in itertools.product(*map(range, sizes)):
+                number = self.layer.number(place, sizes)
+                row, column = (*(0,) * (2 - len(place)), *place)
+                at = (x + column * cell, top + 8 + row * cell)
+                role = self._role(number, self.layer.weights) if letter == "k" else "grid"
+                shapes.append(
+                    Box(*at, cell - 3, cell - 3, 3, look=Look(fill=role), data={"key": f"{letter}{number + 1}"})
+                )
+                ink = Look(fill=f"on:{role}" if letter == "k" else "ink", size=11, align="middle")
+                text = f"{letter}{number + 1}".translate(_LOW)
+                shapes.append(Words(at[0] + cell / 2 - 1.5, at[1] + cell / 2 + 2.5, text, look=ink))
+            x += max(wide * cell, text_width(word, 12, bold=True)) + 26
+            bottom = max(bottom, top + 8 + tall * cell)
+        return shapes, x, bottom
 
     def _at(self, row: float, column: float) -> Point:
         return self.corner[0] + column * self.cell, self.corner[1] + row * self.cell
@@ -293,7 +350,8 @@ class _Sheet:
             entries.append((Look(fill="ramp:0.5"), "every entry a weight of its own"))
         if len(self.layer.blocks()) > 1 and self.sharing == "shared":
             stride = any(track.s > 1 for track in self.layer.scan.tracks)
-            says = "block of one kernel row" + ("" if stride else ", constant along diagonals")
+            line = "column" if self.layer.order == "F" else "row"
+            says = f"block of one kernel {line}" + ("" if stride else ", constant along diagonals")
             entries.append((_BLOCK, says))
         return entries
 

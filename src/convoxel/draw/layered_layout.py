@@ -1,21 +1,22 @@
 """A layout of directed graphs without cycles, in layers from top to bottom (Sugiyama et al. 1981).
 
 The layer of a node is the length of its longest path from a source. An edge over several layers gets a place in each
-of them, so that it goes around nodes. Within a layer, nodes are ordered by the mean place of their neighbours. Then
-each layer is put as near to its neighbours as the room between nodes allows, which is an isotonic regression. Networks
-are nearly in order from the start and few nodes are drawn, so a finer method would make no visible difference.
+of them, so that it goes around nodes; edges from one node share these places, as a bundle. Within a layer, nodes are
+ordered by the mean place of their neighbours. Then each layer is put as near to its neighbours as the room between
+nodes allows, which is an isotonic regression. Networks are nearly in order from the start and few nodes are drawn, so a
+finer method would make no visible difference.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 _SWEEPS = 12
 _STRAIGHT = 4.0  # weight of an edge over several layers, which should not zigzag
-_BEND = 26.0  # room that an edge takes in a layer that it passes through
+_BEND, _APART = 6.0, 9.0  # room that a bundle takes in a layer that it passes through, and beside it
 
 Point = tuple[float, float]
 Size = tuple[float, float]
@@ -27,7 +28,8 @@ class Layout:
 
     Attributes:
         places: the centre of every node.
-        ways: for each edge, the points that it passes between its ends.
+        ways: for each edge, the points that it passes between its ends: where it leaves the layer of its start, where
+            it enters and leaves each layer between, and where it enters that of its end. In a layer it is upright.
         ranks: the layer of every node.
         width: of everything.
         height: of everything.
@@ -60,35 +62,40 @@ def layered(sizes: Sequence[Size], edges: Sequence[tuple[int, int]], *, across: 
     layers: dict[int, list[int]] = defaultdict(list)
     for node, rank in enumerate(ranks):
         layers[rank].append(node)
-    links: list[tuple[int, int, float]] = []
+    links: dict[tuple[int, int], float] = {}
+    passing: dict[tuple[int, int], int] = {}
     chains = []
     for start, end in edges:
         chain = [start]
         for rank in range(ranks[start] + 1, ranks[end]):
-            widths.append(_BEND)
-            chain.append(len(widths) - 1)
-            layers[rank].append(len(widths) - 1)
+            if (start, rank) not in passing:
+                passing[start, rank] = len(widths)
+                layers[rank].append(len(widths))
+                widths.append(_BEND)
+            chain.append(passing[start, rank])
         chain.append(end)
-        links += [(a, b, _STRAIGHT if len(chain) > 2 else 1.0) for a, b in pairwise(chain)]
+        links.update({pair: _STRAIGHT if len(chain) > 2 else 1.0 for pair in pairwise(chain)})
         chains.append(chain)
+    joined = [(a, b, weight) for (a, b), weight in links.items()]
     rows = [layers[rank] for rank in sorted(layers)]
-    _order(rows, links)
-    xs = _spread(rows, links, widths, across)
-    tops, y = [], 0.0
+    _order(rows, joined)
+    xs = _spread(rows, joined, widths, lambda a, b: across if max(a, b) < len(sizes) else _APART)
+    bands, y = [], 0.0
     for row in rows:
         tall = max((sizes[node][1] for node in row if node < len(sizes)), default=0.0)
-        tops.append(y + tall / 2)
+        bands.append((y, y + tall))
         y += tall + down
     left = min(x - widths[node] / 2 for node, x in xs.items())
     right = max(x + widths[node] / 2 for node, x in xs.items())
     level = {node: rank for rank, row in enumerate(rows) for node in row}
-    place = {node: (x - left, tops[level[node]]) for node, x in xs.items()}
+    place = {node: (x - left, sum(bands[level[node]]) / 2) for node, x in xs.items()}
+
+    def way(chain: Sequence[int]) -> tuple[Point, ...]:
+        ends = [(place[node][0], edge) for node in chain for edge in bands[level[node]]]
+        return tuple(ends[1:-1])
+
     return Layout(
-        tuple(place[node] for node in range(len(sizes))),
-        tuple(tuple(place[node] for node in chain[1:-1]) for chain in chains),
-        tuple(ranks),
-        right - left,
-        y - down,
+        tuple(place[node] for node in range(len(sizes))), tuple(map(way, chains)), tuple(ranks), right - left, y - down
     )
 
 
@@ -114,8 +121,9 @@ def _order(rows: list[list[int]], links: Sequence[tuple[int, int, float]]) -> No
 
 
 def _spread(
-    rows: Sequence[Sequence[int]], links: Sequence[tuple[int, int, float]], widths: Sequence[float], across: float
-) -> dict[int, float]:
+    rows: Sequence[Sequence[int]], links: Sequence[tuple[int, int, float]], widths: Sequence[float],
+    room: Callable[[int, int], float],
+) -> dict[int, float]:  # fmt: skip
     """Return the x of every node: as near to the mean of its neighbours as its layer allows."""
     pull: dict[int, list[tuple[int, float]]] = defaultdict(list)
     for a, b, weight in links:
@@ -123,17 +131,17 @@ def _spread(
         pull[b].append((a, weight))
     xs: dict[int, float] = {}
     for row in rows:
-        x = -sum(widths[node] + across for node in row) / 2
+        x = -sum(widths[node] + _APART for node in row) / 2
         for node in row:
             xs[node] = x + widths[node] / 2
-            x += widths[node] + across
+            x += widths[node] + _APART
     for sweep in range(_SWEEPS):
         for row in rows if sweep % 2 == 0 else reversed(rows):
             wanted = []
             for node in row:
                 total = sum(weight for _, weight in pull[node])
                 wanted.append(sum(xs[n] * weight for n, weight in pull[node]) / total if total else xs[node])
-            gaps = [(widths[a] + widths[b]) / 2 + across for a, b in pairwise(row)]
+            gaps = [(widths[a] + widths[b]) / 2 + room(a, b) for a, b in pairwise(row)]
             xs.update(zip(row, _apart(wanted, gaps), strict=True))
     return xs
 

@@ -17,9 +17,10 @@ from convoxel.draw.quantity import sizes
 from convoxel.draw.scene import Box, Line, Look, Words
 from convoxel.graph.run.arena import Block, place_blocks
 from convoxel.inspect.memory import MemoryPlan, Span
+from convoxel.inspect.table import bytes_text
 
 _WIDE, _TALL = 720.0, 300.0
-_UNITS = (("B", 1), ("kB", 10**3), ("MB", 10**6), ("GB", 10**9))
+_UNITS = (("B", 1), ("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30))  # those of tables
 _BLOCK = Look(fill="c2", stroke="card", weight=0.75, opacity=0.75)
 _PEAK = Look(fill="c1", stroke="card", weight=0.75, opacity=0.85)
 _MOMENT = Look(stroke="ink", weight=1.2, dash=(4, 3))
@@ -43,8 +44,7 @@ def memory(model: Model, shape: Sequence[int] | None = None) -> Figure:
 
 
 def _spoken(size: float) -> str:
-    unit, scale = next(((u, s) for u, s in reversed(_UNITS) if size >= s), _UNITS[0])
-    return f"{size / scale:.3g} {unit}"
+    return bytes_text(round(size)) or "0 B"
 
 
 class _Chart:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 
 from convoxel.draw.caption import EDGE, heading, legend
@@ -19,10 +19,12 @@ from convoxel.draw.letter import fit, text_width
 from convoxel.draw.network_outline import Model, Node, Outline, outline, subject
 from convoxel.draw.quantity import count, sizes
 from convoxel.draw.scene import Box, Group, Look, Point, Shape, Words, arrow, bend, curve
+from convoxel.errors import check_choice
 
 _WIDTH, _HEIGHT, _JOIN = 262.0, 60.0, (104.0, 24.0)
 _DOWN, _ACROSS = 24.0, 18.0
 _SLOPE, _SIDE = 46.0, 56.0  # of a U: indent of each row, and room at its bottom
+_ARC = 14.0  # by which the arrow of a shortcut leaves its box
 _COLUMN = 980.0  # height at which another column begins
 _KINDS = {
     "convolution": ("c7", "convolutions"),
@@ -39,7 +41,9 @@ _EDGE = Look(stroke="faint", weight=1.4)
 _SKIP = Look(stroke="c6", weight=1.8)
 
 
-def network(model: Model, shape: Sequence[int] | None = None, *, depth: int | None = None) -> Figure:
+def network(
+    model: Model, shape: Sequence[int] | None = None, *, depth: int | None = None, part: str | None = None
+) -> Figure:
     """Return a network as a graph, with the shape, the parameters and the receptive field of every part.
 
     Args:
@@ -47,23 +51,30 @@ def network(model: Model, shape: Sequence[int] | None = None, *, depth: int | No
         shape: (n, channels, *spatial) of the input (default: a usual one, for networks of the zoo).
         depth: number of parts of a module's path that make a node (1: the network's own children; default: the
             largest that gives at most 24 nodes).
+        part: path of a module, such as "layer1.0", of which alone the graph is (default: the whole network).
 
     Raises:
-        ConfigError: the name, the shape or the depth is wrong.
+        ConfigError: the name, the shape, the depth or the part is wrong.
         ShapeError: the network does not accept the shape.
         GraphError: the network cannot run without data.
 
     >>> network("resnet18", (1, 3, 64, 64), depth=1).title
     'resnet18 on 1 × 3 × 64 × 64'
+    >>> network("resnet18", part="layer2.0").title
+    'resnet18, layer2.0 on 64 × 56 × 56'
     """
     of = subject(model, shape)
-    found = outline(of, depth)
-    placed = place(found, of.size)
-    params = f"{of.record.params:,}".replace(",", "\u202f")
+    found = outline(of, depth, part=part)
+    placed = place(found, of.size if part is None else found.nodes[0].shape[2:])
+    params = f"{of.record.params if part is None else sum(node.params for node in found.nodes):,}".replace(
+        ",", "\u202f"
+    )
     said = [f"{params} parameters"]
-    if found.nodes[-1].fields:
+    if found.nodes[-1].fields and part is None:
         said.append(f"every output: {found.nodes[-1].sees()}")
     title = f"{of.name} on {sizes(of.record.inputs[0])}"
+    if part is not None:
+        title = f"{of.name}, {part} on {sizes(found.nodes[0].shape[1:])}"
     head, wide, top = heading(title, [", ".join(said)])
     shapes, width, height = placed.shapes(found, EDGE, top + 14)
     used = dict.fromkeys(_KINDS[node.kind] for node in found.nodes if not node.joins)
@@ -104,7 +115,11 @@ class Placement:
         shapes = [shape for arrow in self.edges(found) for shape in arrow]
         for node, centre, size in zip(found.nodes, self.centres, sizes, strict=True):
             shapes.append(_draw(node, centre, size))
-        width = max(x + w / 2 for (x, _), (w, _) in zip(self.centres, sizes, strict=True))
+        rights = [
+            x + w / 2 + _ARC * bool(node.merges)
+            for (x, _), (w, _), node in zip(self.centres, sizes, found.nodes, strict=True)
+        ]
+        width = max(rights + [x for way in self.ways for x, _ in way])
         height = max(y + h / 2 for (_, y), (_, h) in zip(self.centres, sizes, strict=True))
         return [Group(tuple(shapes), moves=((left, top),))], left + width + EDGE, top + height
 
@@ -126,11 +141,11 @@ class Placement:
         a = (x0, y0 - sizes[start][1] / 2) if up else (x0, y0 + sizes[start][1] / 2)
         b = (x1, y1 + sizes[end][1] / 2) if up else (x1, y1 - sizes[end][1] / 2)
         stops = [a, *self.ways[number], b]
-        if self.ways[number] and self.ways[number][0][1] == self.ways[number][-1][1] == math.inf:
+        if self.ways[number] and self.ways[number][0][1] == math.inf:
             return arrow(_around(a, b, stops[1][0]), _EDGE)
         points: list[Point] = [a]
         for here, there in pairwise(stops):
-            points += bend(here, there)[1:]
+            points += [point for point in bend(here, there)[1:] if point != points[-1]]
         # The last piece is upright, so that the head of the arrow is.
         tip = points[-1]
         neck = (tip[0], tip[1] + (8.0 if up else -8.0))
@@ -191,6 +206,10 @@ def _draw(node: Node, centre: Point, size: Point) -> Group:
         Words(left + width - 9, top + 51, params, look=Look(fill="soft", size=10.5, align="end")),
         Words(left + 15, top + 51, sees, look=soft),
     ]
+    if node.merges:  # a branch within the box that goes around layers
+        x0, y0, y1 = left + width, y - 0.3 * height, y + 0.3 * height
+        way = curve((x0, y0), (x0 + 16, y0), (x0 + 16, y1), (x0, y1), pieces=12)
+        parts += arrow((*way[:-1], (x0 + 6, y1), (x0, y1)), _SKIP, head=5.0, note=node.what())
     return Group(tuple(part for part in parts if not isinstance(part, Words) or part.text))
 
 
@@ -279,3 +298,34 @@ def _place_u(found: Outline, levels: Sequence[int]) -> Placement:
         y += max(tall(left) + max(shift, 0.0), tall(right) + max(-shift, 0.0)) + 1.5 * _DOWN
     across = frozenset(number for number, edge in enumerate(found.edges) if edge in skips)
     return Placement(centres, [()] * len(found.edges), across, turn)
+
+
+# The blocks of the lecture's networks: a network of the zoo, the usual shape of its input, and the path of the block.
+BLOCKS: Mapping[str, tuple[str, tuple[int, ...], str]] = {
+    "residual": ("resnet18", (1, 3, 224, 224), "layer1.0"),
+    "residual, stride 2": ("resnet18", (1, 3, 224, 224), "layer2.0"),
+    "bottleneck": ("resnet50", (1, 3, 224, 224), "layer1.1"),
+    "inception": ("googlenet", (1, 3, 224, 224), "inception3a"),
+    "dense": ("densenet121", (1, 3, 224, 224), "features.denseblock1"),
+    "inverted residual": ("mobilenet_v2", (1, 3, 224, 224), "features.3"),
+    "mbconv": ("efficientnet_b0", (1, 3, 224, 224), "features.2.1"),
+    "u-net level": ("unet", (1, 1, 256, 256), "encoder.1"),
+}
+
+
+def block(name: str) -> Figure:
+    """Return a block of the lecture's networks as a diagram for a slide.
+
+    Args:
+        name: "residual", "residual, stride 2", "bottleneck", "inception", "dense", "inverted residual", "mbconv" or
+            "u-net level". Blocks of other networks: :func:`network` with ``part``.
+
+    Raises:
+        ConfigError: the name is not known.
+
+    >>> block("inception").title
+    'googlenet, inception3a on 192 × 28 × 28'
+    """
+    check_choice("name", name, tuple(BLOCKS))
+    model, shape, part = BLOCKS[name]
+    return network(model, shape, depth=9, part=part)

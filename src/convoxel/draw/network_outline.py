@@ -56,11 +56,7 @@ class Subject:
         Raises:
             ConfigError: there is no such layer, or none of its results has positions of the image.
         """
-        if not any(is_within(step.name, layer) for step in self.record.steps):
-            paths = [step.name.split(".") for step in self.record.steps]
-            names = list(dict.fromkeys(".".join(path[:count]) for path in paths for count in range(1, len(path) + 1)))
-            near = difflib.get_close_matches(str(layer), names, n=1, cutoff=0.3) or names[-1:]
-            raise ConfigError(f"layer: {self.name} has no layer {layer!r}; did you mean {near[0]!r}?")
+        self.check_layer(layer)
         found = next(feature_maps(self.record, self.seen, layer), None)
         if found is not None:
             return found
@@ -68,6 +64,18 @@ class Subject:
             f"layer: {layer or self.name} has no result whose positions are known as places of the image. "
             "Give a layer before its pooling or reshaping."
         )
+
+    def check_layer(self, layer: str | None) -> None:
+        """Refuse the path of a layer that the network does not have.
+
+        Raises:
+            ConfigError: there is no such layer.
+        """
+        if not any(is_within(step.name, layer) for step in self.record.steps):
+            paths = [step.name.split(".") for step in self.record.steps]
+            names = list(dict.fromkeys(".".join(path[:count]) for path in paths for count in range(1, len(path) + 1)))
+            near = difflib.get_close_matches(str(layer), names, n=1, cutoff=0.3) or names[-1:]
+            raise ConfigError(f"layer: {self.name} has no layer {layer!r}; did you mean {near[0]!r}?")
 
 
 def subject(model: Model, shape: Sequence[int] | None = None) -> Subject:
@@ -130,6 +138,17 @@ class Node:
         return self.main is not None and isinstance(self.main.reads, Aligned) and len(self.main.inputs) > 1
 
     @property
+    def merges(self) -> dict[str, int]:
+        """The operators within the node that join branches, and how many there are of each: shortcuts."""
+        if self.joins:
+            return {}
+        return dict(
+            Counter(
+                step.operator for step in self.steps if isinstance(step.reads, Aligned) and len(set(step.inputs)) > 1
+            )
+        )
+
+    @property
     def kind(self) -> str:
         """The operator that matters most, "input", or "other"."""
         found = Counter(step.operator for step in self.steps)
@@ -151,8 +170,10 @@ class Node:
             stride = [window.s for window in step.windows]
             return f"{text}, stride {sizes(stride, short=True)}" if any(s != 1 for s in stride) else text
         found = Counter(step.operator for step in self.steps if not _is_folded(step))
-        parts = [_counted(found[operator], _WORDS[operator]) for operator in _WORDS if found[operator]]
-        return ", ".join(parts[:2]) or _WORDS.get(self.steps[0].operator, self.steps[0].operator)
+        joins = sum(count for operator, count in self.merges.items() if operator == "add")
+        parts = [_counted(found[operator], _WORDS[operator]) for operator in _WORDS if found[operator]][:2]
+        parts += [_counted(joins, "shortcut")] * (joins > 0)
+        return ", ".join(parts) or _WORDS.get(self.steps[0].operator, self.steps[0].operator)
 
     def sees(self) -> str:
         """Return its receptive field in words; empty where it is not known."""
@@ -175,7 +196,11 @@ class Outline:
 
 
 def outline(
-    of: Subject, depth: int | None = None, opened: Collection[str] = (), closed: Collection[str] = ()
+    of: Subject,
+    depth: int | None = None,
+    opened: Collection[str] = (),
+    closed: Collection[str] = (),
+    part: str | None = None,
 ) -> Outline:
     """Return a network's outline; ``depth`` as of :func:`convoxel.draw.network`.
 
@@ -184,9 +209,10 @@ def outline(
         depth: number of parts of a module's path that make a node (default: the largest that gives few nodes).
         opened: paths of modules whose parts are nodes all the same.
         closed: paths of modules that are one node all the same.
+        part: path of the module that is drawn alone (default: the whole network); paths are then those within it.
 
     Raises:
-        ConfigError: ``depth`` is below 1.
+        ConfigError: ``depth`` is below 1, or there is no such part.
 
     >>> found = outline(subject("resnet18"), depth=1)
     >>> [node.name for node in found.nodes]
@@ -194,13 +220,17 @@ def outline(
     """
     if depth is not None and depth < 1:
         raise ConfigError(f"depth: got {depth}; expected at least 1.")
-    return _folded(of, usual_depth(of) if depth is None else depth, opened, closed)
+    if part is not None:
+        of.check_layer(part)
+    level = usual_depth(of, part) if depth is None else depth
+    return _folded(of, level, opened, closed, part)
 
 
-def usual_depth(of: Subject) -> int:
+def usual_depth(of: Subject, part: str | None = None) -> int:
     """Return the largest depth that gives few nodes, at least 1."""
     deepest = max((step.name.count(".") + 1 for step in of.record.steps), default=1)
-    return next((level - 1 for level in range(2, deepest + 1) if len(_folded(of, level).nodes) > _FEW), deepest)
+    levels = range(2, deepest + 1)
+    return next((level - 1 for level in levels if len(_folded(of, level, part=part).nodes) > _FEW), deepest)
 
 
 def _cut(name: str, depth: int, opened: Collection[str], closed: Collection[str]) -> str:
@@ -213,13 +243,20 @@ def _cut(name: str, depth: int, opened: Collection[str], closed: Collection[str]
     return ".".join(parts)
 
 
-def _folded(of: Subject, depth: int, opened: Collection[str] = (), closed: Collection[str] = ()) -> Outline:
+def _folded(
+    of: Subject, depth: int, opened: Collection[str] = (), closed: Collection[str] = (), part: str | None = None
+) -> Outline:
     record = of.record
-    groups: list[tuple[str, list[Step]]] = [("input", []) for _ in record.inputs]
-    owner = {value.name: index for index, value in enumerate(record.graph.inputs)}
-    shapes: list[Shape] = list(record.inputs)
-    for step in record.steps:
-        name = _cut(step.name, depth, opened, closed)
+    inputs = [value.name for value in record.graph.inputs]
+    steps_drawn = [step for step in record.steps if is_within(step.name, part)]
+    if part is not None:
+        made = {value.name for step in steps_drawn for value in step.outputs}
+        inputs = list(dict.fromkeys(source for step in steps_drawn for source in step.inputs if source not in made))
+    groups: list[tuple[str, list[Step]]] = [("input", []) for _ in inputs]
+    owner = {name: index for index, name in enumerate(inputs)}
+    shapes: list[Shape] = [record.shapes[name] for name in inputs]
+    for step in steps_drawn:
+        name = _cut(step.name if part is None else step.name.removeprefix(f"{part}."), depth, opened, closed)
         sources = {owner[source] for source in step.inputs}
         if name == groups[-1][0] and groups[-1][1]:
             place = len(groups) - 1

@@ -54,13 +54,16 @@ def overlap(
     kernels = (kernel,) if isinstance(kernel, int) else tuple(kernel)
     if not kernels:
         raise ConfigError("overlap: kernel is empty; expected at least one kernel size, such as (3, 4).")
-    drawn = []
+    scans = []
     for k in kernels:
         options = {"kind": "transposed", "output_padding": output_padding}
         scan = Scan.of(lengths, k, stride, padding, dilation, **options)  # type: ignore[arg-type]
         if scan.steps() > _MOST_CELLS:
             raise ConfigError(f"overlap: {scan.steps()} outputs are too many to draw; up to {_MOST_CELLS} are.")
-        drawn.append(_figure(scan))
+        scans.append(scan)
+    # One scale for all: a colour and a height mean the same number everywhere.
+    most = max(max(count_reached(scan).values()) for scan in scans)
+    drawn = [_figure(scan, most) for scan in scans]
     return drawn[0] if len(drawn) == 1 else beside(drawn, "Overlap of transposed convolutions", gap=8)
 
 
@@ -84,11 +87,10 @@ def say_evenness(scan: Scan) -> str:
     return f"Uneven: {listed(list(map(str, inside)), 'or')} inputs reach an output inside."
 
 
-def _figure(scan: Scan) -> Figure:
+def _figure(scan: Scan, most: int) -> Figure:
     counts, text = count_reached(scan), say_evenness(scan)
     title = f"Kernel {sizes(scan.kernel)}, stride {scan.tracks[0].s}"
     shapes, width, top = heading(title, [f"{sizes(scan.size)} → {sizes(scan.output)}", text])
-    most = max(counts.values())
     draw = _bars if len(scan.tracks) == 1 else _cells
     shapes += draw(scan, counts, most, top + 6)
     grid = _Grid.of(scan)

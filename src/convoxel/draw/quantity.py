@@ -82,6 +82,16 @@ def sizes(numbers: object, *, short: bool = False) -> str:
     return " × ".join(words[:1] if short and len(set(words)) == 1 else words) or "–"
 
 
+def spelled(value: float) -> str:
+    """Return a number as a cell shows it: whole ones of up to five digits in full, others with three digits.
+
+    >>> spelled(-12.0), spelled(0.12345)
+    ('−12', '0.123')
+    """
+    text = f"{value:.0f}" if abs(value) < 1e5 and value == round(value) else f"{value:.3g}"
+    return text.replace("-", "−")
+
+
 def number(value: object) -> float | None:
     """Return a finite number as a float; None for anything else (also NaN, which JSON of old runs may hold).
 

@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from convoxel.arithmetic import conv_size, resolve_padding, transposed_padding, transposed_size
+from convoxel.arithmetic import conv_size, resolve_padding, resolve_transposed, transposed_padding, transposed_size
 from convoxel.arithmetic.window import Pair
 from convoxel.draw.quantity import sizes
 from convoxel.errors import ConfigError, ConvoxelError, ShapeError, check_choice
@@ -161,7 +161,7 @@ class Scan:
         check_choice("kind", kind, KINDS)
         axes = len(lengths)
         k, s, d, a = (
-            _each(name, value, axes, least)
+            each_axis(name, value, axes, least)
             for name, value, least in (
                 ("kernel", kernel, 1), ("stride", stride, 1), ("dilation", dilation, 1),
                 ("output_padding", output_padding, 0),
@@ -172,9 +172,11 @@ class Scan:
         check_choice("border", border, BORDERS)
         if border != "zeros" and kind == "transposed":
             raise ConfigError(f"border: got {border!r}; a transposed convolution has a border of zeros alone.")
-        # "same" of a transposed convolution: the padding of the convolution that leads back to this size.
-        whole = tuple(n * step for n, step in zip(lengths, s, strict=True)) if kind == "transposed" else lengths
-        pairs = resolve_padding(padding, k, s, d, whole)
+        if kind == "transposed":
+            pairs, added = resolve_transposed(padding, k, s, d)
+            a = tuple(map(sum, zip(a, added, strict=True)))
+        else:
+            pairs = resolve_padding(padding, k, s, d, lengths)
         if padding == "same" and kind == "convolution":
             # The kernel is read backwards, so the odd cell lies before the input, as nn.functional.convolve has it.
             pairs = tuple((after, before) for before, after in pairs)
@@ -243,7 +245,15 @@ class Scan:
         return ", ".join(parts)
 
 
-def _each(name: str, value: int | Sequence[int], axes: int, least: int) -> Position:
+def each_axis(name: str, value: int | Sequence[int], axes: int, least: int = 1) -> Position:
+    """Return a number for each axis of one for all axes, or of one each.
+
+    Raises:
+        ConfigError: there are other numbers of them, or a number is below ``least``.
+
+    >>> each_axis("kernel", 3, 2), each_axis("kernel", (3, 5), 2)
+    ((3, 3), (3, 5))
+    """
     values = (value,) * axes if isinstance(value, int) else tuple(value)
     if len(values) == 1:
         values *= axes

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 
 from convoxel.draw.caption import EDGE, heading, legend
 from convoxel.draw.figure import Figure
-from convoxel.draw.quantity import sizes
+from convoxel.draw.quantity import sizes, spelled
 from convoxel.draw.scan import Position, Scan, Track
 from convoxel.draw.scene import Box, Group, Line, Look, Point, Shape, Words
 from convoxel.errors import ConfigError, ShapeError
@@ -133,12 +133,6 @@ def _shaped(name: str, given: ArrayLike | None, shape: Position, pattern: tuple[
     return values.astype(np.float64 if values.dtype.kind == "f" else np.int64)
 
 
-def _spelled(value: Any) -> str:
-    """Return a number as its cell shows it: whole ones of up to five digits in full, others with three digits."""
-    text = f"{value:.0f}" if abs(value) < 1e5 and value == round(value) else f"{value:.3g}"
-    return text.replace("-", "−")
-
-
 class _Stage:
     """The places of input, kernel and output, and what moves between them."""
 
@@ -184,7 +178,7 @@ class _Stage:
             end, bottom = right + max(output[0], label), top + max(tall, kernel[1], output[1])
         else:
             below = top + tall + 58
-            self.output = (EDGE + max(0.0, (wide - output[0]) / 2) if self.axes == 1 else EDGE, below)
+            self.output = (self._below(wide, output[0]) if self.axes == 1 else EDGE, below)
             self.kernel = (EDGE + max(wide, output[0], label) + _PART, top if self.axes == 1 else below)
             if self.axes == 3:
                 self.kernel = (EDGE + max(output[0], label) + _PART, below)
@@ -192,6 +186,18 @@ class _Stage:
             bottom = max(below + output[1] + (18 if self.axes == 1 else 0), self.kernel[1] + kernel[1])
         self.width = max(self.width, end + EDGE)
         self.bottom = bottom
+
+    def _below(self, wide: float, output: float) -> float:
+        """Return where the outputs of a signal begin: under the middle of their windows, if those move by one cell.
+
+        A causal output stands under the last input of its window.
+        """
+        (track,) = self.scan.tracks
+        if track.step > 1:
+            return EDGE + max(0.0, (wide - output) / 2)
+        reach = track.d * (track.k - 1)
+        causal = not track.transposed and reach > 0 and track.p == (reach, 0)
+        return EDGE + (track.start(0) + (reach if causal else reach / 2) - self.low[0]) * self.pitch
 
     def _extent(self, shape: Sequence[int]) -> Point:
         """Return how wide and tall a grid is."""
@@ -276,7 +282,7 @@ class _Stage:
 
     def _number(self, at: Point, value: Any, role: str, *, high: bool = False, **more: Any) -> Words:
         """Return a value in its cell, a little higher where a weight may lie below it."""
-        text = _spelled(value)
+        text = spelled(value)
         side = self.pitch - _GAP
         size = min((0.38 if high else 0.42) * self.pitch, 1.45 * side / max(len(text), 1))
         x, y = at[0] + (0.42 if high else 0.5) * side, at[1] + (0.38 if high else 0.5) * side + 0.36 * size
@@ -288,7 +294,7 @@ class _Stage:
         if self.values is None:
             text = str(1 + int(np.ravel_multi_index(place, self.scan.kernel)))
         else:
-            text = f"×{_spelled(self.values.w[place])}"
+            text = f"×{spelled(self.values.w[place])}"
         size = max(8.0, 0.27 * self.pitch)
         look = Look(fill="ink", size=size, bold=True, align="end")
         return Words(at[0] + side - 3, at[1] + side - 3.5, text, look=look)
@@ -308,7 +314,7 @@ class _Stage:
         for slots in itertools.product(*(range(track.k) for track in tracks)):
             at = self.on_canvas([t.start(0) + t.d * slot for t, slot in zip(tracks, slots, strict=True)])
             weight = tuple(track.weight(slot) for track, slot in zip(tracks, slots, strict=True))
-            parts += [self.box(at, _TAP, data={"slot": _key(weight)}), self._weight(at, weight)]
+            parts += [self.box(at, _TAP, data={"slot": _key(weight)}), *self._slot(at, weight)]
         flat = tracks[-2:]
         wide = self._extent([track.d * (track.k - 1) + 1 for track in flat])
         for slot in range(tracks[0].k) if self.axes == 3 else (0,):
@@ -323,6 +329,10 @@ class _Stage:
         return Group(
             tuple(parts), moves=tuple((x - first[0], y - first[1]) for x, y in places), data={"part": "window"}
         )
+
+    def _slot(self, at: Point, weight: Position) -> list[Shape]:
+        """Return what a slot of the window shows of its weight."""
+        return [self._weight(at, weight)]
 
     def _outputs(self) -> Iterator[Shape]:
         """Yield the outputs, which are filled one after the other."""
@@ -366,7 +376,7 @@ class _Stage:
 
     def _status(self, place: Position, spot: str, count: int, total: int) -> str:
         """Say what the step reads: ``count`` of ``total`` weights meet an input."""
-        value = "" if self.values is None else f" = {_spelled(self.values.y[place])}"
+        value = "" if self.values is None else f" = {spelled(self.values.y[place])}"
         missed = "" if count == total else f", {total - count} of {total} weights meet no input"
         return f"output {spot}{value}{missed}"
 
@@ -422,9 +432,22 @@ class _Scatter(_Stage):
             total, ends = 0, [*(step for step, _, _ in written[1:]), steps]
             for (step, weight, source), end in zip(written, ends, strict=False):
                 if self.values is not None:
-                    total = total + self.values.x[source] * self.values.w[weight]
+                    product = self.values.x[source] * self.values.w[weight]
+                    total = total + product
                     texts.append(self._number(at, total, "ink", high=True, when=tuple(range(step, end))))
+                    texts.append(self._added(at, product, step))
         return cells, texts
+
+    def _slot(self, at: Point, weight: Position) -> list[Shape]:
+        """Return the number of a weight; of values, the products beside the sums say more."""
+        return [] if self.values is not None else super()._slot(at, weight)
+
+    def _added(self, at: Point, product: Any, step: int) -> Words:
+        """Return what a step adds to a cell, in its corner."""
+        side, text = self.pitch - _GAP, spelled(product)
+        text = text if text.startswith("−") else f"+{text}"
+        look = Look(fill="ink", size=max(8.0, 0.27 * self.pitch), bold=True, align="end")
+        return Words(at[0] + side - 3, at[1] + side - 3.5, text, look=look, when=(step,), data={"added": text})
 
     def _outputs(self) -> Iterator[Shape]:
         """Yield the inputs."""
@@ -436,13 +459,16 @@ class _Scatter(_Stage):
 
     def _status(self, place: Position, spot: str, count: int, total: int) -> str:
         """Say what the step writes: ``count`` of ``total`` products fall on an output."""
-        value = "" if self.values is None else f" = {_spelled(self.values.x[place])}"
+        value = "" if self.values is None else f" = {spelled(self.values.x[place])}"
         cut = "" if count == total else f", {total - count} of {total} products are cut off"
         return f"input {spot}{value} is added to {count} outputs{cut}"
 
     def _legend(self) -> list[tuple[Look, str]]:
         """Return an entry for each look that occurs in this picture."""
-        entries = [(_INPUT, "input"), (_TAP, "weights" if self.values is not None else "weights, numbered")]
+        entries = [
+            (_INPUT, "input"),
+            (_TAP, "added now: weight × input" if self.values is not None else "weights, numbered"),
+        ]
         if any(max(track.p) > 0 for track in self.scan.tracks):
             entries.append((_CUT, "cut off"))
         return [*entries, (_EMPTY, "nothing yet"), (_DONE, "written")]

@@ -35,6 +35,7 @@ from convoxel.cli.parsing import parse_padding, parse_sizes
 from convoxel.draw.layer_matrix import MatrixLayout
 from convoxel.draw.overlap_grid import count_reached, say_evenness
 from convoxel.draw.quantity import sizes as say
+from convoxel.draw.sampling_picture import pool_values
 from convoxel.draw.scan import BORDERS, Scan
 from convoxel.draw.sliding_kernel import ScanValues
 from convoxel.errors import ConfigError, ShapeError, check_choice
@@ -280,27 +281,10 @@ def _values(bench: Bench, query: Query) -> JsonObject:
         raise ConfigError(f"numbers: up to {_MOST_VALUES} inputs and outputs have numbers. Give a smaller size.")
     x = _numbers("x", query.text("x"), scan.size)
     found = ScanValues.of(scan, x, None if bench.is_pool else _numbers("w", query.text("w"), scan.kernel))
-    y = _pooled(bench, found.x) if bench.is_pool else found.y
+    y = found.y
+    if bench.is_pool:
+        y = pool_values(scan, bench.given, found.x, bench.kind.removesuffix("_pool"), bench.count_padding)
     return {"x": found.x.ravel().tolist(), "w": found.w.ravel().tolist(), "y": y.ravel().tolist()}
-
-
-def _pooled(bench: Bench, x: Array) -> Array:
-    scan = bench.scan
-    result = np.empty(scan.output)
-    for output in scan.outputs():
-        read = [x[source] for _, source in scan.reads(output)]
-        if bench.kind == "max_pool":
-            result[output] = max(read, default=-math.inf)
-        else:
-            count = len(read)
-            if bench.count_padding:  # zeros of the padding count, but not what rounding up adds
-                count = math.prod(
-                    sum(start + t.d * slot < t.i + after for slot in range(t.k))
-                    for t, o, (_, after) in zip(scan.tracks, output, bench.given, strict=True)
-                    for start in (t.start(o),)
-                )
-            result[output] = sum(read) / count if count else math.nan
-    return result
 
 
 def _numbers(name: str, text: str, shape: Sequence[int]) -> Array | None:
@@ -344,6 +328,7 @@ def matrix(session: Session, query: Query) -> JsonObject:
         "entries": [(r, c, 0 if bench.is_pool else w) for r, c, w in sorted(layout.entries())],
         "text": f"{rows} × {columns}, {count} of {rows * columns} entries are not zero, {weights} different.",
         "output": bench.scan.output, "size": bench.scan.size, "order": order,
+        "letter": "" if bench.is_pool else "k", "share": math.prod(bench.scan.kernel),
     }  # fmt: skip
 
 
