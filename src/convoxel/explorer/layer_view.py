@@ -328,7 +328,8 @@ def matrix(session: Session, query: Query) -> JsonObject:
         "entries": [(r, c, 0 if bench.is_pool else w) for r, c, w in sorted(layout.entries())],
         "text": f"{rows} × {columns}, {count} of {rows * columns} entries are not zero, {weights} different.",
         "output": bench.scan.output, "size": bench.scan.size, "order": order,
-        "letter": "" if bench.is_pool else "k", "share": math.prod(bench.scan.kernel),
+        "letter": "" if bench.is_pool else "k",
+        "share": math.prod(bench.scan.kernel) if bench.count_padding and not bench.ceil else 0,
     }  # fmt: skip
 
 

@@ -64,7 +64,7 @@ export class Matrix {
       pen.fillRect(x, y, side, side);
       if (label) {
         pen.fillStyle = few ? colour(`on-c${weight + 1}`) : colour(`on-ramp${step}`);
-        pen.fillText(found.letter ? `${found.letter}${weight + 1}` : `1/${found.share}`, x + side / 2, y + side / 2);
+        pen.fillText(found.letter ? `${found.letter}${weight + 1}` : found.share ? `1/${found.share}` : "", x + side / 2, y + side / 2);
       }
     }
     this.lines(pen, colour);
