@@ -19,6 +19,8 @@ PAGES = {
     "classification": "/runs?run=runs/digits&cell=1,1",
     "runs side by side": "/runs?run=runs/levels-1&run=runs/levels-2",
     "two networks": "/network?net=resnet18&shape=1,3,64,64&b.net=resnet34&b.shape=1,3,64,64",
+    "lecture": "/lecture?step=pooling",
+    "lecture, a matrix": "/lecture?step=matrix",
 }
 
 

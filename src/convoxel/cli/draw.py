@@ -338,11 +338,29 @@ def separable(
     return draw.separable(_rows(parse_numbers("w", w)) or (), rank)
 
 
+@_picture("convoxel draw prior --size 3x3 --kernel 2 --svg prior.svg")
+def prior(
+    size: Size = "3x3", kernel: Kernel = "2", seed: Annotated[int, typer.Option(help="Random seed of the matrix.")] = 0
+) -> Figure:
+    """Show a fully connected layer beside the convolution that is nearest to it."""
+    from convoxel import draw
+
+    return draw.prior(parse_sizes("size", size), parse_sizes("kernel", kernel), seed=seed)
+
+
+@_picture("convoxel draw layout --channels 3 --size 2x3 --svg layout.svg")
+def layout(channels: Annotated[int, typer.Option(help="Number of channels.", min=1)] = 3, size: Size = "2x3") -> Figure:
+    """Show the order of a tensor in memory: channels first (N C H W), or last (N H W C)."""
+    from convoxel import draw
+
+    return draw.layout(channels, parse_sizes("size", size))
+
+
 @_picture("convoxel draw norm --w '2 1; 0 2' --bound 2 --svg norm.svg")
 def norm(
     w: Annotated[
         str, typer.Option("--w", help="Values of the kernels, rows by ;, kernels by |.")
-    ] = "2 1; 0 2 | 1 0; 0 1",
+    ] = "2 1; 0 2 | 1 0; 0 1 | 3 -1; 2 1",
     bound: Annotated[float, typer.Option(help="Largest norm.")] = 2.0,
 ) -> Figure:
     """Show kernels before and after their norm is held at a bound (MaxNorm)."""
@@ -455,6 +473,18 @@ def block(
     from convoxel import draw
 
     return draw.block(name)
+
+
+@_picture("convoxel draw animation padding_strides --svg animation.svg", moving=True)
+def animation(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of an animation of `draw gallery`.")],
+    step: Still = None,
+    strip: Strip = None,
+) -> tuple[Figure, dict[str, object]]:
+    """Show one animation of Dumoulin & Visin's guide to convolution arithmetic."""
+    from convoxel import draw
+
+    return _steps(draw.gallery(name), step, strip)
 
 
 @command(app, "convoxel draw gallery --output gallery", "gallery")

@@ -32,6 +32,7 @@ from convoxel.draw.memory_chart import memory
 from convoxel.draw.network_diagram import block, network
 from convoxel.draw.overlap_grid import overlap
 from convoxel.draw.pareto_chart import Entry, pareto
+from convoxel.draw.prior_picture import layout, prior
 from convoxel.draw.sampling_picture import pool, resize, shuffle, unpool
 from convoxel.draw.separable_picture import max_norm, separable
 from convoxel.draw.sharing_chart import sharing
@@ -66,6 +67,7 @@ __all__ = [
     "funnel_of_chain",
     "gallery",
     "gallery_names",
+    "layout",
     "matrix",
     "max_norm",
     "memory",
@@ -79,6 +81,7 @@ __all__ = [
     "plane_axis",
     "png",
     "pool",
+    "prior",
     "resize",
     "save_contact_sheet",
     "save_gallery",

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
+from convoxel.arithmetic.window import Pair
 from convoxel.draw.board import CELL, DONE, PADDING, Board, Frame, Grid, Place, joined
 from convoxel.draw.figure import Figure
 from convoxel.draw.quantity import sizes, spelled
@@ -26,7 +27,7 @@ def deform(
     size: int | Sequence[int] = (6, 6),
     kernel: int | Sequence[int] = 3,
     stride: int | Sequence[int] = 1,
-    padding: str | int | Sequence[int] = "half",
+    padding: str | int | Sequence[int] | Sequence[Pair] = "half",
     dilation: int | Sequence[int] = 1,
     *,
     offset: ArrayLike | float = 0.8,
@@ -99,12 +100,10 @@ def deform(
     board = Board(title, ["Offsets are made from the input by a convolution of their own, and are learned."], grids)
     frames, over = [], list[Shape]()
     for step, output in enumerate(scan.outputs()):
-        far = max(
-            float(np.hypot.reduce([moved[(n * axes + a, *output)] for a in range(axes)])) for n in range(len(taps))
-        )
+        far = max(float(np.hypot.reduce([moved[n * axes + a][output] for a in range(axes)])) for n in range(len(taps)))
         says = f"output {joined(output)} = {spelled(round(float(result[output]), 6))}, taps moved by up to {far:.2f}"
         frames.append(Frame(says, ({}, {output: ""})))
-        strengths = None if mask is None else np.asarray(mask, float)[(slice(None), *output)]
+        strengths = None if mask is None else np.asarray([each[output] for each in np.asarray(mask, float)])
         over += _taps(board, scan, output, taps, moved, strengths, (step,) if scan.steps() > 1 else None, first)
     entries: list[tuple[Look | Group, str]] = [
         (CELL, "input"), (_swatch(_HOME), "grid of the kernel"), (_swatch(_THERE), "place that is read"),
@@ -127,7 +126,7 @@ def _taps(
     high = board.spot(0, tuple(n - 1 for n in shape))
     for number, tap in enumerate(taps):
         home = [t.start(o) + t.d * slot - f for t, o, slot, f in zip(scan.tracks, output, tap, first, strict=True)]
-        there = [place + float(moved[(number * axes + axis, *output)]) for axis, place in enumerate(home)]
+        there = [place + float(moved[number * axes + axis][output]) for axis, place in enumerate(home)]
         x0, y0 = (value + half for value in board.spot(0, home))
         x1, y1 = (value + half for value in board.spot(0, there))
         # Places far outside of the picture hold zeros; they are drawn at its edge.

@@ -58,14 +58,15 @@ def features(image: ArrayLike, kernels: Mapping[str, ArrayLike] | None = None, *
             f"features: got {len(chosen)} kernels and pool {pool}; expected at least one, and at least 1."
         )
     tensor = torch.as_tensor(grey)[None, None]
-    rows = []
+    rows: list[tuple[str, Array, Array, Array, Array]] = []
     for name, kernel in chosen.items():
         if kernel.ndim != 2:
             raise ShapeError(f"features: kernel {name!r} has shape {kernel.shape}; expected (rows, columns).")
         response = functional.correlate(tensor, torch.as_tensor(kernel)[None, None])
         active = response.clamp(min=0)
         pooled: Any = functional.max_pool(active, pool)
-        rows.append((name, kernel, *(step[0, 0].numpy() for step in (response, active, pooled))))
+        maps = [step[0, 0].numpy() for step in (response, active, pooled)]
+        rows.append((name, kernel, maps[0], maps[1], maps[2]))
     title = "Convolution, activation, pooling"
     shapes, width, top = heading(title, ["Each row is one kernel: the image under it, negative values cut off, then"
                                          f" the largest of every {pool} × {pool}."])  # fmt: skip
@@ -84,11 +85,11 @@ def features(image: ArrayLike, kernels: Mapping[str, ArrayLike] | None = None, *
     for column, word in enumerate(heads):
         x = left + (0 if column == 0 else _KERNEL + _GAP + (column - 1) * (_PANEL + _GAP))
         shapes.append(Words(x, y - 8, word, look=_HEAD))
-    for name, kernel, response, active, pooled in rows:
+    for name, kernel, *maps in rows:
         cell = _KERNEL / max(kernel.shape)
         shapes += _weights(kernel, (left, y + (tall - _KERNEL) / 2), cell)
         shapes.append(Words(left, y + (tall + _KERNEL) / 2 + 16, name, look=_SOFT))
-        for column, values in enumerate((response, active, pooled)):
+        for column, values in enumerate(maps):
             x = left + _KERNEL + _GAP + column * (_PANEL + _GAP)
             shapes += _panel(values, (x, y), scale * (pool if column == 2 else 1), name, signed=column == 0)
         y += tall + _GAP
