@@ -69,7 +69,10 @@ export class Figure {
       const path = pairs(shape.squares).map(([x, y]) => `M${x} ${y}h${shape.side}v${shape.side}h${-shape.side}z`).join("");
       return svg("path", { d: path, ...worn(look) });
     }
-    return svg("text", { x: shape.at[0], y: shape.at[1], ...worn(look, true) }, shape.words);
+    const { fill, ...rest } = worn(look, true);
+    const text = svg("text", { x: shape.at[0], y: shape.at[1], ...rest }, shape.words);
+    text.style.fill = fill; // the page's own rule for texts would win over an attribute
+    return text;
   }
 
   /** Show a frame; numbers beyond the ends go around. */
