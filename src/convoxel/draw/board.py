@@ -57,7 +57,7 @@ class Grid:
 
 @dataclass(frozen=True)
 class Frame:
-    """What a frame marks.
+    """The marks of a frame, and its sentence.
 
     Attributes:
         says: sentence of the frame.
