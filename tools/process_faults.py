@@ -44,7 +44,8 @@ from convoxel.fork import cached_property
 
 __all__ = ["SITUATIONS", "Situation", "Stage", "prepare"]
 
-_HANGS_S = 300  # a situation takes a fraction of a second, on a machine that is busy many times as long
+_HANGS_S = 300  # without any processor time; on a busy machine, the next comes late
+_SPINS_S = 300  # processor time of a situation, which takes seconds
 _MOMENT_S = 0.15  # the latest moment at which something happens
 
 
@@ -730,17 +731,31 @@ def run_once(case: Situation, folder: Path, seed: int) -> str:
 
 
 def _wait(child: int) -> int | None:
-    """Return the status with which a process ends, None if it does not."""
-    for tick in range(_HANGS_S * 50):
+    """Return the status with which a process ends, None if neither it nor its children compute any more."""
+    seen, since, tick = -1, time.monotonic(), 0
+    while time.monotonic() < since + _HANGS_S:
         ended, status = os.waitpid(child, os.WNOHANG)
         if ended:
             return status
         time.sleep(0.005 if tick < 100 else 0.02)
+        tick += 1
+        if tick % 100 == 0 and (now := _ticks(child)) != seen and now < _SPINS_S * os.sysconf("SC_CLK_TCK"):
+            seen, since = now, time.monotonic()
     os.killpg(child, signal.SIGUSR2)  # where it hangs
     time.sleep(1)
     os.killpg(child, signal.SIGKILL)
     os.waitpid(child, 0)
     return None
+
+
+def _ticks(group: int) -> int:
+    """Return the processor time that the processes of a group have taken."""
+    total = 0
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it has ended
+            fields = path.read_text().rpartition(")")[2].split()
+            total += sum(map(int, fields[11:13])) if int(fields[2]) == group else 0
+    return total
 
 
 def _first(text: str) -> str:

@@ -139,6 +139,40 @@ def test_an_overwritten_file_is_refused(large: Path) -> None:
             act()
 
 
+def test_a_program_that_is_cut_off_between_plan_and_run_is_refused(large: Path) -> None:
+    x = np.ones((1, 3, 16, 16), np.float32)
+    planned, ran, copied = cx.load(large), cx.load(large), copy.deepcopy(cx.load(large))
+    planned.prepare(x)
+    expected = ran(x)
+    with large.open("r+b") as file:
+        file.truncate(5000)
+    with pytest.raises(GraphError, match="was overwritten while a program of it was in use"):
+        planned(x)
+    for program in (ran, copied):  # whose weights are packed, or in memory
+        np.testing.assert_array_equal(program(x), expected)
+
+
+def test_a_constant_of_a_step_is_no_part_of_the_file(tmp_path: Path) -> None:
+    class Shifted(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.shift = nn.Conv2d(1, 1, 1), nn.Parameter(torch.randn(1, 1, 160, 160))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.conv(x) + self.shift
+
+    x = np.ones((1, 1, 160, 160), np.float32)
+    path = tmp_path / "shifted.cvx"
+    compile(Shifted(), x).save(path)
+    program = cx.load(path)
+    assert isinstance(program, cx.Program) and program.file is not None
+    expected = program(x)
+    with path.open("r+b") as file:
+        file.truncate(5000)
+    assert program.planned(x).is_native
+    np.testing.assert_array_equal(program(x), expected)
+
+
 def test_loading_needs_no_pytorch(saved: Path) -> None:
     code = (
         "import sys, numpy as np, convoxel as cx; "

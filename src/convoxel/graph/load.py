@@ -29,7 +29,11 @@ def load(
     ``Program.save`` wrote, was rewritten before. Neither needs PyTorch, and neither can run code of its own.
 
     Args:
-        path: ``.onnx`` (operator sets 6 and later; external data inside the file's folder) or ``.cvx``.
+        path: ``.onnx`` (operator sets 6 and later; external data inside the file's folder) or ``.cvx``. Large weights
+            of a ``.cvx`` file are read where they lie until they are packed, so it may be replaced or deleted, but not
+            overwritten in place: before weights are read, a program looks whether its file is as it was, and raises
+            ``GraphError`` if not. A file that is cut off in the very instant of reading ends the process, as with every
+            mapped file; where others may do that, load a copy: ``copy.deepcopy(program)`` holds its weights in memory.
         threads: how many threads a call uses; all that the process may use by default.
         algorithm: of every convolution, as in ``compile``; ``"auto"`` for a ``.cvx`` file is what it was saved with.
         precision: as in ``compile``; by default what a ``.cvx`` file was saved with, and ``"float32"`` for ``.onnx``.

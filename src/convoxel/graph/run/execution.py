@@ -70,6 +70,7 @@ class Execution:
     memory: Memory
     macs: Mapping[str, int]
     elements: Mapping[str, str]
+    has_run = False  # then native steps have packed their weights
 
     @cached_property
     def is_native(self) -> bool:
@@ -98,6 +99,7 @@ class Execution:
                     buffers[self.buffers[name] - 1] = np.ascontiguousarray(array)
             if times is not None:
                 times[part.node.name] = time.perf_counter() - begun
+        self.__dict__["has_run"] = True
         return [self._own(values[name], arrays) for name in self.graph.outputs]
 
     def _known_arrays(self, arrays: Sequence[Array]) -> dict[str, Array]:
@@ -306,7 +308,7 @@ def _pack_constants(graph: Graph, places: Places) -> dict[str, NDArray[np.float3
             array = graph.constants[name]
             n, d, h, w, c = full(array.shape)
             last = array.reshape(n, c, d, h, w).transpose(0, 2, 3, 4, 1)
-            packed[name] = np.ascontiguousarray(last, np.float32)
+            packed[name] = np.array(last, np.float32, order="C")  # a copy: it is read in every run, a file may change
     return packed
 
 

@@ -161,7 +161,8 @@ class Program(ProgramRecord):
             outputs = [empty_result(self.graph.values[name], sizes) for name in self.graph.outputs]
         else:
             execution = self._execution(arrays)
-            self._check_file()  # the first run packs weights, and operators on arrays read them where they lie
+            if not (execution.is_native and execution.has_run):  # which read constants where they lie
+                self._check_file()
             sizes, outputs = dict(execution.sizes), execution.run(arrays)
         if any(map(is_tensor, inputs)):
             torch = sys.modules["torch"]
