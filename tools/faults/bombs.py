@@ -131,6 +131,14 @@ def _dicom(rows: int, rest: bytes, syntax: bytes = b"1.2.840.10008.1.2.1\0") -> 
     return bytes(128) + b"DICM" + struct.pack("<HH2sHI", 2, 0, b"UL", 4, len(meta)) + meta + content + rest
 
 
+def _frame(side: int, stream: bytes, syntax: bytes) -> bytes:
+    """Return a DICOM file of ``side`` by ``side`` pixels with one compressed frame."""
+    stream += bytes(len(stream) % 2)
+    items = struct.pack("<HHI", 0xFFFE, 0xE000, 0) + struct.pack("<HHI", 0xFFFE, 0xE000, len(stream)) + stream
+    pixels = struct.pack("<HH2sHI", 0x7FE0, 0x10, b"OB", 0, 2**32 - 1) + items + struct.pack("<HHI", 0xFFFE, 0xE0DD, 0)
+    return _dicom(side, pixels, syntax)
+
+
 def _jpeg_ls(side: int, more: int) -> bytes:
     """Return a DICOM file whose JPEG-LS stream claims as many pixels as the header, and has ``more`` bytes of noise."""
     import imagecodecs
@@ -139,10 +147,24 @@ def _jpeg_ls(side: int, more: int) -> bytes:
     place = stream.index(b"\xff\xf7") + 5
     noise = np.random.default_rng(0).integers(0, 127, more).astype(np.uint8).tobytes()
     stream = stream[:place] + struct.pack(">HH", side, side) + stream[place + 4 : -2] + noise + b"\xff\xd9"
-    stream += bytes(len(stream) % 2)
-    items = struct.pack("<HHI", 0xFFFE, 0xE000, 0) + struct.pack("<HHI", 0xFFFE, 0xE000, len(stream)) + stream
-    pixels = struct.pack("<HH2sHI", 0x7FE0, 0x10, b"OB", 0, 2**32 - 1) + items + struct.pack("<HHI", 0xFFFE, 0xE0DD, 0)
-    return _dicom(side, pixels, b"1.2.840.10008.1.2.4.80")
+    return _frame(side, stream, b"1.2.840.10008.1.2.4.80")
+
+
+def _cut_jpeg(side: int) -> bytes:
+    """Return a DICOM file whose lossless JPEG of noise was cut after two thirds and closed again."""
+    import imagecodecs
+
+    noise = np.random.default_rng(0).integers(0, 4096, (side, side)).astype(np.uint16)
+    stream = bytes(imagecodecs.ljpeg_encode(noise, bitspersample=16))
+    return _frame(side, stream[: 2 * len(stream) // 3] + b"\xff\xd9", b"1.2.840.10008.1.2.4.70")
+
+
+def _cut_rle(side: int) -> bytes:
+    """Return a DICOM file whose RLE frame of literal runs ends a million bytes too early."""
+    runs = (b"\x7f" + bytes(range(128))) * (side * side // 128)
+    second = 64 + len(runs)
+    head = struct.pack("<16I", 2, 64, second, *(0,) * 13)
+    return _frame(side, head + runs + runs[:-1_000_000], b"1.2.840.10008.1.2.5\0")
 
 
 def _items(count: int) -> bytes:
@@ -255,6 +277,8 @@ BOMBS: dict[str, _Bomb] = {
     "JPEG-LS of 618 MiB": ("a.dcm", lambda: _jpeg_ls(18_000, 3_600_000), _image),
     "JPEG-LS of 62 MiB in 2 kB": ("a.dcm", lambda: _jpeg_ls(5700, 2000), _image),
     "JPEG-LS of 240 MiB of noise": ("a.dcm", lambda: _jpeg_ls(11_200, 5_200_000), _image),
+    "lossless JPEG of 61 MiB cut": ("a.dcm", lambda: _cut_jpeg(5664), _image),
+    "RLE of 61 MiB cut": ("a.dcm", lambda: _cut_rle(5664), _image),
     "texts of no letter": ("a.npz", lambda: _set((2**40,), "<U0", b""), _read_set),
     "texts of 60 million letters": ("a.npz", lambda: _set((1,), "<U60000000", bytes(240_000_000)), _read_set),
     "array of 1 GB": ("a.npz", lambda: _archive({"image.npy": _header((10**9,), "|u1") + bytes(10**9)}), _image),
