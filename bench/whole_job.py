@@ -234,16 +234,18 @@ def measure(run: Path, size: tuple[int, ...], engines: list[str], rounds: int, f
                     contender.run_warm()
             except RuntimeError as error:
                 lost[contender.engine] = str(error)
+    ended = [contender for contender in contenders if contender.engine not in lost]
+    judges = {contender.engine: contender.target for contender in ended}
+    judge = next((judges[engine] for engine in ("torch", "ours", *judges) if engine in judges), source)
     rows = {}
     for contender in contenders:
         contender.close()
-        if contender.engine in lost:
-            continue
+    for contender in ended:
         rows[contender.engine] = {
             "whole_s": statistics.median(contender.whole_s), "warm_s": statistics.median(contender.warm_s),
             "all_whole_s": contender.whole_s, "all_warm_s": contender.warm_s,
             "peak_bytes": max(contender.peak_bytes),
-            "dice": dice_of_maps(contender.target, folder / f"{'torch' if 'torch' in engines else 'ours'}.nii.gz"),
+            "dice": dice_of_maps(contender.target, judge),
         }  # fmt: skip
     return {"size": size, "rows": rows, "lost": lost}
 
