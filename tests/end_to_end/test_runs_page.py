@@ -298,7 +298,7 @@ def test_the_exercise_trains_two_and_shows_both(own: tuple[Window, Path]) -> Non
 
 def test_readonly_starts_nothing(browser: Any, runs: Path) -> None:
     context = browser.new_context()
-    with running(Session.of([str(runs)], readonly=True)) as explorer:
+    with running(Session.of([str(runs.parent)], readonly=True)) as explorer:
         window = Window(context.new_page(), explorer)
         page = window.open("/runs")
         assert page.locator("main form").count() == 0 and "--readonly" in page.inner_text("#page")

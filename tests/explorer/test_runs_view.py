@@ -261,6 +261,10 @@ def test_a_started_command_is_shown_and_stopped(folder: Path) -> None:
     job = ask(run_launch.resume, session, ("run", folder / "digits"))["job"]
     assert (job["state"], list(seen[0])) == ("running", ["train", f"--resume={folder / 'digits'}"])
     assert ask(runs_view.show, session, ("run", folder / "digits"))["job"]["number"] == job["number"]
+    begun = ask(run_launch.start, session, *words(folder, name="begun"))["runs"][0]  # its folder is not there yet
+    assert ask(runs_view.show, session, ("run", begun))["pending"]
+    pair = ask(runs_view.compare, session, ("run", begun), ("run", folder / "digits"))
+    assert pair["names"] == ["digits"] and {each["name"] for each in pair["jobs"]} == {"digits", "begun"}
     again = ask(run_launch.predict, session, ("run", folder / "digits"), ("input", folder / "images"),
                 ("folder", folder), ("name", "found"))["job"]  # fmt: skip
     assert again["state"] == "waiting" and again["command"].endswith(f"--output={folder / 'found'}")

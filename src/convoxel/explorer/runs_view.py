@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from convoxel.data.bundled import BUNDLED
@@ -24,9 +25,8 @@ from convoxel.report import results
 from convoxel.report.run_contents import mapping
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from convoxel.draw.comparison_chart import Quality
+    from convoxel.explorer.jobs import Job
     from convoxel.explorer.session import Session
     from convoxel.files.values import JsonObject
 
@@ -79,6 +79,9 @@ def _find_data(session: Session) -> list[JsonObject]:
 
 def show(session: Session, query: Query) -> JsonObject:
     """Return everything about a run, or "same" where the page has this version."""
+    starting = _starting(session, query.text("run"))
+    if starting is not None:
+        return {"pending": True, "name": starting.folder.name, "job": starting.to_dict(), "version": ""}
     run = open_run(session, query.text("run"))
     over = query.text("over", "time")
     version = f"{run.version}-{over}"
@@ -88,6 +91,12 @@ def show(session: Session, query: Query) -> JsonObject:
         return {"same": True, "version": version, **progress}
     page = session.keep((run.folder, version), lambda: _describe(run, over), "pages", 32)
     return {**page, "version": version, **progress}
+
+
+def _starting(session: Session, text: str) -> Job | None:
+    """Return the command that was started for a run whose folder is not there yet."""
+    job = session.jobs.of(Path(text))
+    return job if job is not None and not is_run(job.folder) else None
 
 
 def _describe(run: KnownRun, over: str) -> JsonObject:
@@ -162,13 +171,16 @@ def compare(session: Session, query: Query) -> JsonObject:
     names = query.texts("run")
     if not 2 <= len(dict.fromkeys(names)) <= _MOST_COMPARED or len(set(names)) < len(names):
         raise ConfigError(f"run: {len(names)} given; expected 2 to {_MOST_COMPARED} different runs.")
-    runs = [open_run(session, name) for name in names]
+    starting = {name: job for name in names if (job := _starting(session, name)) is not None}
+    runs = [open_run(session, name) for name in names if name not in starting]
     over = query.text("over", "time")
     version = "-".join([*(run.version for run in runs), over])
-    jobs = [session.jobs.of(run.folder) for run in runs]
+    jobs = [*(session.jobs.of(run.folder) for run in runs), *starting.values()]
     progress: JsonObject = {
-        "jobs": [None if job is None else job.to_dict() for job in jobs], "states": [run.state for run in runs],
+        "jobs": [job.to_dict() for job in jobs if job is not None], "states": [run.state for run in runs],
     }  # fmt: skip
+    if not runs:
+        return {"pending": True, "version": "", **progress}
     if query.text("version") == version:
         return {"same": True, "version": version, **progress}
 

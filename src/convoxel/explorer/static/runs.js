@@ -127,6 +127,11 @@ class RunPage {
     if (!found) return;
     this.version = found.version;
     showJob(this.job, found.job);
+    if (found.pending) {
+      this.title.textContent = found.name;
+      this.lead.textContent = "Its folder comes with the first checkpoint.";
+      return;
+    }
     this.showBar(found);
     if (found.same) return;
     this.found = found;
@@ -261,11 +266,11 @@ class ComparePage {
     const found = await ask("runs/compare", [...this.paths.map((path) => ["run", path]), ["over", state.get("over")], ["version", this.version]], "compare");
     if (!found) return;
     this.version = found.version;
-    const open = found.jobs.filter((job) => job && job.state !== "done");
+    const open = found.jobs.filter((job) => job.state !== "done");
     while (this.jobs.children.length > open.length) this.jobs.lastChild.remove();
     while (this.jobs.children.length < open.length) this.jobs.append(html("div", {}));
     open.forEach((job, index) => showJob(this.jobs.children[index], job));
-    if (found.same) return;
+    if (found.same || found.pending) return;
     this.found = found;
     this.showFigures();
     this.notes.replaceChildren(...found.rows.filter(({ text }) => text).map(({ text }) => html("p", { class: "small" }, text)));
