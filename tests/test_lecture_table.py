@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import ast
 import importlib
+import shlex
 from collections import Counter
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 import typer
 
 import convoxel
+from convoxel.explorer.lecture_steps import STEPS, find_step
+from convoxel.explorer.pages import VIEWS
+from tests.test_docs import cli, unknown_words
 from tools import lecture
 
-SIZES = {"A": 5, "B": 5, "C": 7, "D": 14, "E": 3, "F": 1, "G": 2, "H": 6}
+SIZES = {"A": 5, "B": 5, "C": 7, "D": 14, "E": 3, "F": 1, "G": 2, "H": 6, "I": 9}
 
 
 def test_the_table_is_up_to_date() -> None:
@@ -65,14 +70,38 @@ def test_every_function_and_command_exists(row: lecture.Row) -> None:
             group = group.commands[word]
 
 
+@pytest.mark.parametrize("row", lecture.ROWS, ids=lambda row: row.id)
+def test_every_row_has_a_picture_a_command_and_a_live_view(row: lecture.Row) -> None:
+    shown = row.pictures()
+    assert shown, f"{row.id}: no step of the explorer's lecture names it, and `shown` is empty"
+    for picture, command, address in shown:
+        assert getattr(convoxel.draw, picture).__doc__, f"draw.{picture} does not exist"
+        assert unknown_words(cli(), shlex.split(command)[1:]) == [], command
+        link = urlsplit(address)
+        assert link.path in {f"/{view.name}" for view in VIEWS}, address
+        if link.path == "/lecture":
+            find_step(dict(parse_qsl(link.query))["step"])
+
+
+def test_rows_of_steps_exist() -> None:
+    known = {row.id for row in lecture.ROWS}
+    assert {row for step in STEPS for row in step.rows.split()} <= known
+
+
 def test_the_checks_can_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     wrong = lecture.Row("A1", "A wrong row", "nn.functional.convolute")
     with pytest.raises(AttributeError):
         test_every_function_and_command_exists(wrong)
     with pytest.raises(AssertionError, match="there is no command"):
         test_every_function_and_command_exists(lecture.Row("A1", "A wrong row", "compile | convoxel folding"))
-    monkeypatch.setattr(lecture, "ROWS", (*lecture.ROWS[:-1], lecture.Row("H6", "x", "train.fit")))
-    with pytest.raises(AssertionError, match="H6"):
+    with pytest.raises(AssertionError, match="no step of the explorer"):
+        test_every_row_has_a_picture_a_command_and_a_live_view(lecture.Row("A9", "x", "compile"))
+    with pytest.raises(AssertionError, match="convoxel draw sums"):
+        test_every_row_has_a_picture_a_command_and_a_live_view(
+            lecture.Row("A9", "x", "compile", shown="conv | convoxel draw sums | /layer")
+        )
+    monkeypatch.setattr(lecture, "ROWS", (*lecture.ROWS[:-1], lecture.Row("I9", "x", "train.fit")))
+    with pytest.raises(AssertionError, match="I9"):
         test_every_row_has_tests_named_after_it()
     with pytest.raises(AssertionError, match=r"run: python -m tools\.lecture"):
         test_the_table_is_up_to_date()

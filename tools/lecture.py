@@ -11,6 +11,8 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
+from convoxel.explorer.lecture_steps import STEPS, Step
+
 __all__ = ["FILE", "ROWS", "SECTIONS", "Row", "find_tests", "render"]
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -25,14 +27,20 @@ SECTIONS = {
     "F": "Applied architectures",
     "G": "The two exercises",
     "H": "Beyond the lecture",
+    "I": "The course's own tutorials and tasks",
 }
+
+# Pictures of steps that measure first, by the function that draws what was measured.
+_PICTURES = {"layer_shifts": "shifts", "photograph": "features", "scales": "pareto"}
+_RUNS = "curves | convoxel compare runs/* --output compare.svg | /runs"
 
 
 class Row(NamedTuple):
     """A row of the lecture.
 
     ``what`` holds names in ``convoxel`` (``nn.functional.convolve``) and commands (``convoxel draw conv``); ``tests``
-    holds tests whose names do not begin with the row; ``missing`` names parts that do not exist yet.
+    holds tests whose names do not begin with the row; ``missing`` names parts that do not exist yet; ``shown`` holds a
+    picture, a command and the address of a live view, where no step of the lecture shows the row.
     """
 
     id: str
@@ -40,6 +48,21 @@ class Row(NamedTuple):
     what: str
     tests: str = ""
     missing: str = ""
+    shown: str = ""
+
+    @property
+    def steps(self) -> list[Step]:
+        """The steps of the explorer's lecture that show it."""
+        return [step for step in STEPS if self.id in step.rows.split()]
+
+    def pictures(self) -> list[tuple[str, str, str]]:
+        """Return pictures in ``convoxel.draw``, the commands that draw them, and the addresses where they are live."""
+        found = [(_PICTURES.get(step.picture, step.picture), step.command(), f"/lecture?step={step.name}")
+                 for step in self.steps]  # fmt: skip
+        if self.shown:
+            picture, command, address = self.shown.split(" | ")
+            found.append((picture, command, address))
+        return found
 
 
 ROWS = (
@@ -113,7 +136,24 @@ ROWS = (
         "test_borderless_sizes_are_exactly_those_that_work"),
     Row("H5", "Volumes larger than memory", "train.sliding_window train.predict | convoxel predict",
         "test_a_single_tile_gives_the_networks_own_numbers"),
-    Row("H6", "Training that survives", "train.fit | convoxel train", "test_killed_run_is_bit_equal"),
+    Row("H6", "Training that survives", "train.fit | convoxel train", "test_killed_run_is_bit_equal", shown=_RUNS),
+    Row("I1", "Validation, metrics and curves",
+        "train.fit train.evaluate draw.curves | convoxel train, convoxel compare",
+        "test_every_metric_is_shown_with_its_interval_and_unit test_interrupted_validation_is_repeated", shown=_RUNS),
+    Row("I2", "Dilated kernels", "models.build nn.Conv | convoxel train",
+        "test_dilation_keeps_sizes_and_widens_the_field"),
+    Row("I3", "With and without residual connections", "models.build | convoxel train",
+        "test_plain_residual_networks_have_no_shortcuts"),
+    Row("I4", "Kinds of padding", "nn.functional.pad models.build | convoxel train",
+        "test_padding_inside_is_padding_outside"),
+    Row("I5", "Weight of the L2 norm, normalisation", "nn.l2_penalty nn.decay_groups models.build | convoxel train",
+        "test_any_norm_and_activation test_D7_soft_penalty_is_chosen_for_each_kind"),
+    Row("I6", "Optimiser", "train.fit | convoxel train",
+        "test_the_state_moves_between_optimisers_of_devices", shown=_RUNS),
+    Row("I7", "Depth and width", "models.build | convoxel compare networks", "test_levels_are_varied_by_one_word"),
+    Row("I8", "Random affine warps", "train.fit | convoxel train",
+        "test_augmentation_is_reproducible_and_keeps_values_valid", shown=_RUNS),
+    Row("I9", "Dropout", "models.build | convoxel train", "test_dropout_is_where_it_is_asked_for", shown=_RUNS),
 )  # fmt: skip
 
 
@@ -125,7 +165,7 @@ def find_tests() -> dict[str, list[str]]:
         where = path.relative_to(ROOT / "tests").with_suffix("").as_posix()
         for name in re.findall(r"^def (test_\w+)\(", path.read_text(encoding="utf-8"), re.MULTILINE):
             files.setdefault(name, []).append(where)
-            row = re.match(r"test_([A-H]\d+)_", name)
+            row = re.match(r"test_([A-I]\d+)_", name)
             if row is not None:
                 found.setdefault(row[1], []).append(f"{where}::{name}")
     for entry in ROWS:
@@ -139,23 +179,27 @@ def render() -> str:
     lines = [
         "# The lecture, row by row",
         "",
-        "Written by `python -m tools.lecture` from the names of tests. Names are in `convoxel`, tests in `tests/`.",
+        "Written by `python -m tools.lecture` from names of tests and steps of the explorer's lecture. Names are in",
+        "`convoxel`, pictures in `convoxel.draw`, tests in `tests/`; live views are pages of `convoxel explore`.",
     ]
     for letter, title in SECTIONS.items():
-        lines += ["", f"## {letter}. {title}", "", "| row | what | function or command | tests |", "|---|---|---|---|"]
+        heads = ("row", "what", "function or command", "picture", "its command", "live view", "tests")
+        lines += ["", f"## {letter}. {title}", "", f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
         for row in ROWS:
             if row.id[0] != letter:
                 continue
             names, _, commands = row.what.partition(" | ")
             words = [*names.split(), *filter(None, commands.split(", "))]
             gap = f" Missing: {row.missing}." if row.missing else ""
-            cells = (row.id, row.capability + "." + gap, _code(words), _code(tests[row.id]))
+            shown = [_code(list(dict.fromkeys(column))) for column in zip(*row.pictures(), strict=True)]
+            what = row.capability if row.capability.endswith("?") else f"{row.capability}."
+            cells = (row.id, what + gap, _code(words), *shown, _code(tests[row.id]))
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
 def _code(words: list[str]) -> str:
-    return "<br>".join(f"`{word}`" for word in words) or "–"
+    return "<br>".join(f"`{word}`" for word in words).replace("|", "\\|") or "–"
 
 
 if __name__ == "__main__":

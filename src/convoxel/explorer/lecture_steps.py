@@ -570,7 +570,7 @@ STEPS: tuple[Step, ...] = (
         "conv",
         {**_LAYER, "size": (7, 7), "dilation": (2, 2)},
         (_SIZE, _KERNEL, Control("dilation", "dilation", 1, 3)),
-        "D4",
+        "D4 I2",
         _BENCH + "&dilation={dilation}",
     ),
     Step(
@@ -616,7 +616,7 @@ STEPS: tuple[Step, ...] = (
         "max_norm",
         {"bound": 2},
         (Control("bound", "bound", 1, 5),),
-        "D7",
+        "D7 I5",
     ),
     Step(
         "padding",
@@ -626,7 +626,7 @@ STEPS: tuple[Step, ...] = (
         "conv",
         {**_LAYER, "padding": "half", "border": "zeros"},
         (_SIZE, _KERNEL, _PADDING, Control("border", "border", words=("zeros", "reflect", "replicate", "circular"))),
-        "D8",
+        "D8 I4",
         _BENCH + "&border={border}",
     ),
     Step(
@@ -745,7 +745,7 @@ STEPS: tuple[Step, ...] = (
         "block",
         {"name": "residual, stride 2"},
         (Control("name", "block", words=("residual", "residual, stride 2", "bottleneck")),),
-        "F1 G1 H1",
+        "F1 G1 H1 I3",
         "/network?net=resnet18",
     ),
     Step(
@@ -778,7 +778,7 @@ STEPS: tuple[Step, ...] = (
         "network",
         {"model": "unet", "shape": (1, 1, 64, 64), "levels": 3},
         (Control("levels", "levels", 1, 5),),
-        "F1 G2 H4 H6",
+        "F1 G2 H4 I7",
         "/network?net={model}&shape=1,1,64,64&set=levels%3D{levels}",
     ),
 )
