@@ -26,11 +26,13 @@ from starlette.routing import Route
 from convoxel import __version__
 from convoxel.draw.theme import DARK, LIGHT, colour, hexadecimal
 from convoxel.errors import ConvoxelError
-from convoxel.explorer import fields_view, layer_view, lecture_view, network_view, opened_image, runs_view
+from convoxel.explorer import fields_view, inside_view, layer_view, lecture_view, network_view, opened_image, runs_view
 from convoxel.explorer.session import ForbiddenPath, Session
 from convoxel.explorer.view import Answer, Picture, Query, View
 
-VIEWS: tuple[View, ...] = (layer_view.VIEW, network_view.VIEW, fields_view.VIEW, runs_view.VIEW, lecture_view.VIEW)
+VIEWS: tuple[View, ...] = (
+    layer_view.VIEW, network_view.VIEW, fields_view.VIEW, inside_view.VIEW, runs_view.VIEW, lecture_view.VIEW,
+)  # fmt: skip
 # More pairs than any page sends.
 _MOST_PAIRS = 200
 _RAMP = 16  # steps of the ramp that style sheets know

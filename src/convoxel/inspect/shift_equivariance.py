@@ -113,7 +113,7 @@ def equivariance(
     outputs whose receptive field touches neither the image's border nor its seam are compared, if there are any.
 
     Args:
-        model: a PyTorch module of one input and one output; it runs in eval mode and stays as it is.
+        model: a PyTorch module of one input and one output, which runs in eval mode and stays as it is; or a program.
         x: images (n, c, *spatial), array or tensor; noise shows most.
         shifts: positions, one number for all axes or one for each (default 1 … 8).
         borders: compare all outputs, which suits a network that pads circularly (default False).
@@ -165,7 +165,7 @@ def _each(shift: int | Sequence[int], dims: int) -> tuple[int, ...]:
 
 def _fields(model: Any, shape: tuple[int, ...], rank: int) -> list[Field] | None:
     """Return the receptive field along each axis of the output, or None where it is not known or has no end."""
-    if not isinstance(model, torch.nn.Module) or rank != len(shape):
+    if rank != len(shape):
         return None
     try:
         record = open_source(model).record([shape])

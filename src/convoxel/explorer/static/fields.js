@@ -36,6 +36,7 @@ const heatRow = html("div", { class: "field" }, html("label", { for: "heat" }, "
 
 function buildFields() {
   side.addEventListener("submit", (event) => event.preventDefault());
+  layerRow.classList.add("tall");
   side.append(netRow, optionsRow, imageRow, html("h2", {}, "Unit"), layerRow, unitRow, heatRow, html("h2", {}, "Shades"), channelRow, windowRow, html("div", { class: "field" }, html("span", {}), html("div", {}, usual, full)));
   bindSwitch(state, "heat", heatBox);
   const slide = () => showWindow([Number(low.value), Number(high.value)].sort((a, b) => a - b), true);
