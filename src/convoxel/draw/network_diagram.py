@@ -65,7 +65,8 @@ def network(
     """
     of = subject(model, shape)
     found = outline(of, depth, part=part)
-    placed = place(found, of.size if part is None else found.nodes[0].shape[2:])
+    # A block that narrows and widens again, as squeeze and excitation do, is no U.
+    placed = place(found, of.size) if part is None else _place_layers(found)
     params = f"{of.record.params if part is None else sum(node.params for node in found.nodes):,}".replace(
         ",", "\u202f"
     )

@@ -139,7 +139,7 @@ def _lesson(layer: str) -> str:
         "convolution": "f(shift x) = shift f(x) for every shift: a convolution is equivariant.",
         "stride": "Every second output is kept, so odd shifts see other values: equivariant to even shifts alone.",
         "max_pool": "The windows stay where they are, so odd shifts fall into other windows.",
-        "blur_pool": "Blurred before every second value is kept, an odd shift changes little.",
+        "blur_pool": "Blurred before every second value is kept, an odd shift changes less.",
         "global_pool": "The mean of all positions forgets where they are: invariant.",
     }[layer]
 
