@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from convoxel.draw.caption import EDGE, heading, legend
-from convoxel.draw.chart import Axis, mark_below
+from convoxel.draw.chart import Axis, mark_below, ticks
 from convoxel.draw.figure import Figure
 from convoxel.draw.image_overlay import edge_letters, edges, enlarge, grey_window, image_pixels, shrunk
 from convoxel.draw.letter import wrap
@@ -197,8 +197,9 @@ class _Block:
         if self.map is not None:
             shapes += self._scale(self.map, left, top)
         if self.dims == 1:
-            marks = tuple(float(round(share * (self.image.shape[1] - 1))) for share in (0, 0.25, 0.5, 0.75, 1))
-            axis = Axis(-0.5, self.image.shape[1] - 0.5, marks)
+            last = self.image.shape[1] - 1
+            marks = tuple(mark for mark in ticks(0, last, 5) if mark <= last and mark.is_integer())
+            axis = Axis(-0.5, last + 0.5, marks)
             shapes += mark_below(axis, x, self.width, top + self.height)
         return shapes
 
