@@ -74,3 +74,12 @@ def test_the_list_leads_to_all(disk: Any, site: Path) -> None:
     disk.get_by_role("link", name="Convolution arithmetic").click()
     disk.wait_for_selector("#stage svg")
     assert disk.locator("nav a[aria-current]").inner_text() == "Convolution arithmetic"
+
+
+def test_the_lecture_is_given_from_the_disk(disk: Any, site: Path) -> None:
+    disk.goto((site / "lecture.html").as_uri())
+    disk.wait_for_selector("#picture svg")
+    first = disk.inner_text("#title")
+    disk.keyboard.press("ArrowRight")
+    disk.wait_for_function(f"() => document.querySelector('#title').innerText !== {first!r}")
+    assert disk.inner_text("#number").startswith("2 / ") and disk.locator("#picture svg *").count() > 3

@@ -6,11 +6,12 @@ Python. The page draws the figures' shapes and moves from frame to frame.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from convoxel.explorer.lecture_steps import STEPS, Step, find_step, sections
 from convoxel.explorer.scene_data import scene_data
-from convoxel.explorer.view import Query, View
+from convoxel.explorer.view import KeptPage, Pair, Query, View
 
 if TYPE_CHECKING:
     from convoxel.explorer.session import Session
@@ -61,9 +62,25 @@ def _controls(usual: Step, chosen: Step) -> list[JsonObject]:
     ]  # fmt: skip
 
 
+def keep_pages(session: Session) -> Iterator[KeptPage]:
+    """Yield the lecture as one page: every step as it opens, and with each of its controls at every place."""
+    questions: list[tuple[str, Sequence[Pair]]] = [("lecture/path", []), ("lecture/step", [])]
+    for usual in STEPS:
+        base = ("step", usual.name)
+        questions.append(("lecture/step", [base]))
+        for control in usual.controls:
+            values = control.words or tuple(map(str, range(control.least, control.most + 1)))
+            questions += [("lecture/step", [base, (control.name, value)]) for value in values]
+    # What a step links to is there only where the explorer runs.
+    yield KeptPage(
+        "lecture", "Lecture", "", questions, {"lecture/step": lambda query: {**step(session, query), "link": ""}}
+    )
+
+
 VIEW = View(
     "lecture",
     "Lecture",
     "A guided path through convolutional networks, one live picture for each idea.",
     {"path": path, "step": step},
+    kept=keep_pages,
 )
