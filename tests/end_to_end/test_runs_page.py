@@ -304,6 +304,6 @@ def test_readonly_starts_nothing(browser: Any, runs: Path) -> None:
         assert page.locator("main form").count() == 0 and "--readonly" in page.inner_text("#page")
         page = window.open(one(runs / "levels-2", "&case=v5"))
         assert page.locator(".slice img").count() == 4  # looking is allowed
-        assert page.get_by_role("button", name="Predict").count() == 0
+        assert page.get_by_role("button", name="Predict", exact=True).count() == 0
         context.close()
     assert window.complaints == []
