@@ -5,6 +5,8 @@ from __future__ import annotations
 import inspect
 import itertools
 import pickle
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -97,6 +99,8 @@ def test_what_leaks_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     (lambda: cx.search.scales("unet", torch.zeros(0), (cx.search.Scale(),)), ConfigError, "shape: .* has 0 axes"),
     (lambda: cx.data.load("mni152", "segment", ignore_label=np.zeros(2)), ConfigError, "ignore_label is"),
     (lambda: cx.draw.matrix((3, 3), 2, padding=10**14), ConfigError, "too large to draw"),
+    (lambda: cx.describe(torch.nn.ReLU(), (1, 3, 8.5)), ConfigError, "input_shapes is .* whole numbers"),
+    (lambda: SMALL.tiled(IMAGE.numpy(), out=3), ConfigError, "Program.tiled: out is 3"),
     (lambda: cx.describe(3.5, (1, 1)), ConfigError, "describe: model is 3.5; expected a module"),
     (lambda: cx.search.Budget(max_params="many"), ConfigError, "Budget: max_params is 'many'.* a number or None"),
     (lambda: cx.search.Scale(width=float("nan")), ConfigError, "width: got nan"),
@@ -181,6 +185,17 @@ def test_numbers_and_truth_values_of_other_packages_are_those_of_python(
     first, *others = (call(value) for value in values)
     for other in others:
         np.testing.assert_array_equal(other, first)
+
+
+def test_what_a_function_returns_explains_its_failures_before_its_class_was_asked_for() -> None:
+    code = (
+        "import numpy as np, torch, convoxel as cx\n"
+        "program = cx.compile(torch.nn.ReLU(), np.zeros((1, 1, 4, 4), np.float32))\n"
+        "try: program.tiled(np.zeros((1, 1, 4, 4), np.float32), out=3)\n"
+        "except cx.ConfigError as error: print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("Program.tiled: out is 3, but it must be")
 
 
 def test_numbers_of_numpy_do_not_overflow() -> None:

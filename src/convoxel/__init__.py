@@ -77,4 +77,5 @@ __getattr__, __dir__ = lazy_names(
         "convoxel.lookup": "describe",
         "convoxel.native": "algorithms build_info conv conv_transpose",
     },
+    early=("describe",),  # others compare by themselves, or must be quick
 )

@@ -243,8 +243,11 @@ def _raised_by_caller(error: Exception) -> bool:
 
 
 def _shown(value: Any) -> str:
-    shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
-    return brief(value, 40) if shape is None or dtype is None else f"{tuple(shape)} {dtype}"
+    try:
+        shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
+        return brief(value, 40) if shape is None or dtype is None else f"{tuple(shape)} {dtype}"
+    except Exception:  # whatever the object raises, such as a tensor of nested ones
+        return f"a {type(value).__name__}"
 
 
 def _name(function: _Function, bound: inspect.BoundArguments | None) -> str:

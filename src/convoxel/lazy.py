@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from importlib import import_module
 from typing import Any
 
@@ -13,7 +13,7 @@ from convoxel.fork import forks_wait
 
 
 def lazy_names(
-    package: str, homes: Mapping[str, str], needs: str = "", *, early: bool = False
+    package: str, homes: Mapping[str, str], needs: str = "", *, early: bool | Collection[str] = False
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """Return ``__getattr__`` and ``__dir__`` of a package.
 
@@ -22,8 +22,10 @@ def lazy_names(
         homes: a module and the names in it, separated by spaces; names of the package itself are its modules.
         needs: beginning of a message for packages that are not installed, such as "Training needs"; they are those of
             the extra of the package's own name (default: the import's own error).
-        early: whether functions compare their arguments before they run (default no), as in :func:`open_face`.
+        early: whether functions compare their arguments before they run (default no), as in :func:`open_face`; or the
+            names of those that do.
     """
+    named = early if isinstance(early, Collection) else ()
     home_of = {name: home for home, names in homes.items() for name in names.split()}
 
     def load(name: str) -> Any:
@@ -38,8 +40,13 @@ def lazy_names(
                 raise
             extra = package.rpartition(".")[2]
             raise UnsupportedError(f"{needs} {error.name}: pip install 'convoxel[{extra}]'.") from error
-        value = explained(value, package, early=early)
         setattr(sys.modules[package], name, value)
-        return value
+        # Those of modules that came along, too: a function may return what nobody has asked for by its name.
+        for other, home in home_of.items():
+            if other == name or (home != package and other in vars(sys.modules.get(home, object))):
+                value = vars(sys.modules[package]).get(other) or vars(sys.modules[home])[other]
+                value = explained(value, package, early=early is True or other in named)
+                setattr(sys.modules[package], other, value)
+        return vars(sys.modules[package])[name]
 
     return load, lambda: sorted({*home_of, *vars(sys.modules[package])})
