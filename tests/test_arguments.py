@@ -101,7 +101,7 @@ def test_what_leaks_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     (lambda: cx.draw.matrix((3, 3), 2, padding=10**14), ConfigError, "too large to draw"),
     (lambda: cx.describe(torch.nn.ReLU(), (1, 3, 8.5)), ConfigError, "input_shapes is .* whole numbers"),
     (lambda: SMALL.tiled(IMAGE.numpy(), out=3), ConfigError, "Program.tiled: out is 3"),
-    (lambda: cx.describe(3.5, (1, 1)), ConfigError, "describe: model is 3.5; expected a module"),
+    (lambda: cx.describe(3.5, (1, 1)), ConfigError, "describe: model is 3.5, but it must be .*Module"),
     (lambda: cx.search.Budget(max_params="many"), ConfigError, "Budget: max_params is 'many'.* a number or None"),
     (lambda: cx.search.Scale(width=float("nan")), ConfigError, "width: got nan"),
     (lambda: cx.models.resnet18(num_classes=2.5), ConfigError, "ResNet: num_classes is 2.5"),
