@@ -98,6 +98,25 @@ class TestForks:
         with forks_wait():  # its own work lets no thread wait for itself
             assert in_child(lambda: True) == 0
 
+    def test_an_import_in_the_midst_of_a_fork_finds_its_lock_free(self) -> None:
+        """Other hooks of the same fork, or threads beside it, may import this package for the first time."""
+        code = (
+            "import os, logging, concurrent.futures.thread\n"  # whose own hooks fail when they are imported so
+            "os.register_at_fork(before=lambda: __import__('convoxel.fork'))\n"
+            "child = os.fork()\n"
+            "from convoxel.fork import forks_wait\n"
+            "with forks_wait():\n"
+            "    grandchild = os.fork()\n"
+            "if grandchild == 0:\n"
+            "    os._exit(0)\n"
+            "assert os.waitpid(grandchild, 0)[1] == 0\n"
+            "if child == 0:\n"
+            "    os._exit(0)\n"
+            "assert os.waitpid(child, 0)[1] == 0\n"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (0, "")
+
     def test_threads_that_work_in_turns_do_not_keep_a_fork_waiting(self) -> None:
         """Each ends its work once the other has begun, or cannot begin."""
         done, changed, begun, within = threading.Event(), threading.Condition(), [0, 0], set()

@@ -85,13 +85,24 @@ def _before() -> None:
     _wait_for_others()
 
 
+def _is_early() -> bool:
+    """Return whether this module was imported while another thread forked: what runs before forks has not run."""
+    return threading.get_ident() not in _forking
+
+
 def _after_in_parent() -> None:
+    if _is_early():
+        return
     _forking.discard(threading.get_ident())
     _changed.notify_all()
     _changed.release()
 
 
 def _after_in_child() -> None:
+    global _changed
+    if _is_early():
+        _changed = threading.Condition()  # another thread may hold the lock of the old one
+        _changed.acquire()
     _forking.clear()
     me = threading.get_ident()
     for thread in _working.keys() - {me}:
