@@ -21,6 +21,7 @@ from convoxel.predict.loss_terms import LOSSES
 from convoxel.predict.trained_run import DataFacts
 from convoxel.train import RunPlan, TrainConfig, evaluate, fit, load_model, step_choice, training_batch, training_step
 from convoxel.train.checkpoint import Store
+from convoxel.train.config import AugmentConfig
 from convoxel.train.defaults import plan_computation
 from convoxel.train.loss import build_loss
 from convoxel.train.training_state import TrainingState
@@ -104,7 +105,7 @@ def test_measured_steps_choose_layout_and_compiler(
     dataset: Any = SimpleNamespace(train=images, dims=2)
     facts: Any = DataFacts(("0", "1"), 2, 1, SimpleNamespace(statistics=lambda image: Plain()), None, "", "")  # type: ignore[arg-type]
     chosen, words = step_choice.choose_step(
-        config.model_copy(update={"patch": (8, 8), "augment": False, "device": "cpu"}),
+        config.model_copy(update={"patch": (8, 8), "augment": AugmentConfig(level="none"), "device": "cpu"}),
         dataset,
         facts,
         torch.nn.Conv2d(1, 2, 3),

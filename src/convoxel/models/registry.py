@@ -43,7 +43,8 @@ class Entry(NamedTuple):
     @property
     def options(self) -> JsonObject:
         """The options of the network beside dims, in_channels and num_classes, with their defaults."""
-        return {**UNALTERED, **self.own_options}
+        own = self.own_options
+        return {**own, **{name: value for name, value in UNALTERED.items() if name not in own}}
 
     @property
     def own_options(self) -> JsonObject:
