@@ -28,6 +28,7 @@ from convoxel.lazy import lazy_names
 
 if TYPE_CHECKING:
     from convoxel import arithmetic, data, draw, inspect, models, nn, search, train
+    from convoxel.explorer.notebook import show
     from convoxel.graph.compile import compile
     from convoxel.graph.load import load
     from convoxel.graph.quantise import quantise
@@ -62,6 +63,7 @@ __all__ = [
     "nn",
     "quantise",
     "search",
+    "show",
     "train",
 ]
 
@@ -70,6 +72,7 @@ __getattr__, __dir__ = lazy_names(
     __name__,
     {
         "convoxel": "arithmetic data draw inspect models native nn search train",
+        "convoxel.explorer.notebook": "show",
         "convoxel.graph.compile": "compile",
         "convoxel.graph.load": "load",
         "convoxel.graph.quantise": "quantise",

@@ -9,9 +9,10 @@ A view is one module of JSON functions, one template and one ES module of the sa
 and shows them. Absent on purpose: a build step, addresses of other machines, and answers for anyone without the key.
 """
 
+from convoxel.explorer.notebook import show
 from convoxel.explorer.serving import explore
 from convoxel.face import open_face
 
-__all__ = ["explore"]
+__all__ = ["explore", "show"]
 
 open_face(__name__)

@@ -55,19 +55,27 @@ def export(
     with whole_folder(Path(folder)) as place:
         for view, page in pages:
             say(page.title)
-            write_text(place / f"{page.name}.html", _render(templates, session, view, page, every))
+            write_text(place / f"{page.name}.html", render_alone(templates, session, view, page, every))
         listed = templates.get_template("index.html.jinja").render(pages=every, version=__version__, style=style)
         write_text(place / "index.html", listed)
     return [Path(folder) / name for name in ("index.html", *(f"{name}.html" for name in names))]
 
 
-def _render(templates: Environment, session: Session, view: View, page: KeptPage, pages: Sequence[KeptPage]) -> str:
+def render_alone(
+    templates: Environment,
+    session: Session,
+    view: View,
+    page: KeptPage,
+    pages: Sequence[KeptPage],
+    caller: str = "kept",
+) -> str:
+    """Return a page as one text: style and modules lie within it, and ``library/CALLER.js`` answers what it asks."""
     files = static_files(templates)
     modules = {
         Path(name).stem: content.decode() for name, (content, _) in files.items()
         if name.endswith(".js") and (name.startswith("library/") or name == f"{view.name}.js")
     }  # fmt: skip
-    modules["call"] = modules.pop("kept")
+    modules["call"] = modules.pop(caller)
     addresses = {
         name: "data:text/javascript;base64," + base64.b64encode(_linked(text).encode()).decode()
         for name, text in modules.items()
@@ -76,7 +84,7 @@ def _render(templates: Environment, session: Session, view: View, page: KeptPage
         "page": page, "pages": pages, "state": page.state, "style": files["style.css"][0].decode(),
         "theme": files["theme.js"][0].decode(), "start": view.name, "icon": files["icon.svg"][0].decode(),
         "modules": _in_page({"imports": addresses}), "answers": _in_page(_gather(session, view, page)),
-        "live": f"{_LIVE} {shlex.join(session.networks)}".strip(),
+        "live": f"{_LIVE} {shlex.join(session.networks)}".strip() if caller == "kept" else "",
     }  # fmt: skip
     return templates.get_template(f"{view.name}.html.jinja").render(
         view=view, views=(), version=__version__, readonly=True, networks=session.networks, kept=kept

@@ -33,6 +33,11 @@ from convoxel.explorer.view import Answer, Picture, Query, View
 VIEWS: tuple[View, ...] = (
     layer_view.VIEW, network_view.VIEW, fields_view.VIEW, inside_view.VIEW, runs_view.VIEW, lecture_view.VIEW,
 )  # fmt: skip
+# Functions that pages of several views ask.
+SHARED: tuple[View, ...] = (
+    opened_image.VIEW,
+    View("session", "", "", {"entries": lambda session, query: {"entries": session.entries(query.text("path"))}}),
+)
 # More pairs than any page sends.
 _MOST_PAIRS = 200
 _RAMP = 16  # steps of the ramp that style sheets know
@@ -52,14 +57,11 @@ def build_app(session: Session, views: tuple[View, ...] = VIEWS) -> Starlette:
     """Return the application; whoever reaches it may ask everything, so it belongs behind a ``Gate``."""
     templates = page_templates()
     files = static_files(templates)
-    general = View(
-        "session", "", "", {"entries": lambda session, query: {"entries": session.entries(query.text("path"))}}
-    )
     routes = [
         Route("/", partial(_start, session=session, views=views)),
         Route("/static/{name:path}", partial(_static, files=files)),
     ]
-    for view in (*views, general, opened_image.VIEW):
+    for view in (*views, *SHARED):
         for name, answer in view.answers.items():
             asked = partial(_answered, session=session, answer=answer)
             routes.append(Route(f"/api/{view.name}/{name}", asked))

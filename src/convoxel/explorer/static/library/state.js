@@ -38,8 +38,8 @@ export class State extends EventTarget {
     }
     if (!changed.length) return;
     const query = this.words.toString();
-    // The address of a file on a disk stays as it is.
-    if (location.protocol !== "file:") history[push ? "pushState" : "replaceState"](null, "", query ? `?${query}` : location.pathname);
+    // The address of a file on a disk, and of a page in a notebook, stays as it is.
+    if (location.protocol.startsWith("http")) history[push ? "pushState" : "replaceState"](null, "", query ? `?${query}` : location.pathname);
     this.emit(changed);
   }
 

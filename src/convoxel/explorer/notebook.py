@@ -1,0 +1,186 @@
+"""The explorer's views in a notebook: ``show`` puts one into the output of a cell.
+
+With anywidget the page lies in a frame of the cell and asks the kernel through the notebook's own connection, so that
+no port is opened and kernels of other machines work as well (JupyterLab, VS Code, Colab). Without it, and in notebooks
+that are read without a kernel, the cell shows what does not move: the network's table, or the layer's picture.
+"""
+
+from __future__ import annotations
+
+import functools
+import html
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl, urlencode
+
+from convoxel.cli.parsing import parse_options, parse_shape
+from convoxel.errors import ConfigError, ConvoxelError
+from convoxel.explorer.export import render_alone
+from convoxel.explorer.pages import SHARED, VIEWS, page_templates, plain
+from convoxel.explorer.session import Session
+from convoxel.explorer.view import KeptPage, Picture, Query, View
+from convoxel.lookup import find_network, is_file, is_run
+
+if TYPE_CHECKING:
+    from convoxel.files.values import JsonObject
+
+_HEIGHT = 720  # pixels
+_MODULE = Path(__file__).parent / "static" / "library" / "notebook.js"
+
+
+def show(subject: str | Path, *folders: str | Path, view: str | None = None, **words: str | Sequence[str]) -> Shown:
+    """Return a view of the explorer that shows itself in a notebook.
+
+    Args:
+        subject: a network: a name of ``convoxel.models.names()``, the folder of a run, an ``.onnx`` or ``.cvx`` file;
+            or a layer as ``convoxel size`` takes it, such as "k3s2p1".
+        *folders: images, and folders of images, that the views may open.
+        view: name of the view, as in the address of the explorer (default: "network", of a layer "layer").
+        **words: state of the view, as its address holds it, such as ``image="scan.nii.gz"``, ``layer="conv1"`` or
+            ``set=["levels=3"]``.
+
+    Raises:
+        ConfigError: there is no such network, file, folder or view.
+
+    >>> show("resnet18", shape="1,3,64,64").view.name
+    'network'
+    """
+    word = str(subject)
+    layer = _layer_words(word)
+    roots = [str(each) for each in folders]
+    session = Session.of(roots if layer else [word, *roots])
+    known = {each.name: each for each in VIEWS}
+    name = view or ("layer" if layer else "network")
+    if name not in known:
+        raise ConfigError(f"view: got {name!r}; expected one of {', '.join(known)}.")
+    named = word if layer or not (is_file(word) or is_run(word)) else str(Path(word).resolve())
+    state = [*layer.items()] if layer else [("net", named)]
+    for key, value in words.items():
+        state += [(key, each) for each in ([value] if isinstance(value, str) else value)]
+    return Shown(session, known[name], urlencode(state), word)
+
+
+def _layer_words(word: str) -> dict[str, str]:
+    """Return the state of the arithmetic bench for a layer as ``convoxel size`` takes it; {} for another word."""
+    found = re.fullmatch(r"(k|pool|t)(\d+)(?:s(\d+))?(?:p(\w+?))??(?:d(\d+))?", word)
+    if found is None:
+        return {}
+    kind, kernel, stride, padding, dilation = found.groups()
+    kinds = {"k": "correlation", "pool": "max_pool", "t": "transposed"}
+    given = {"kind": kinds[kind], "kernel": kernel, "stride": stride, "padding": padding, "dilation": dilation}
+    return {name: text for name, text in given.items() if text}
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A view in a notebook.
+
+    Attributes:
+        session: networks and folders that the view may open.
+        view: the view that is shown first.
+        state: its state, as the query of an address.
+        word: the network or layer.
+    """
+
+    session: Session = field(repr=False)
+    view: View
+    state: str
+    word: str
+
+    def page(self, name: str | None = None) -> str:
+        """Return the page of a view (default: the one that is shown first), which stands alone."""
+        pages = [KeptPage(each.name, each.title, self.state, ()) for each in VIEWS]
+        view, page = next(
+            (view, page) for view, page in zip(VIEWS, pages, strict=True) if page.name == (name or self.view.name)
+        )
+        return render_alone(page_templates(), self.session, view, page, pages, caller="asked")
+
+    def answer(self, name: str, pairs: Sequence[Sequence[str]], changes: bool = False) -> tuple[JsonObject, bytes]:
+        """Return what a page gets for a question: its answer or an error, and the bytes of a picture.
+
+        Args:
+            name: "VIEW/FUNCTION".
+            pairs: words of the question, with their texts.
+            changes: whether the function changes, starts or measures something (default no).
+        """
+        of, _, function = name.partition("/")
+        view = next((each for each in (*VIEWS, *SHARED) if each.name == of), None)
+        known = {} if view is None else view.actions if changes else view.answers
+        if function not in known:
+            return {"error": f"There is no function {name!r}."}, b""
+        try:
+            query = Query(tuple((str(key), str(value)) for key, value in pairs))
+            found = known[function](self.session, query)
+        except ConvoxelError as error:
+            return {"error": str(error), "kind": type(error).__name__}, b""
+        return ({}, found.content) if isinstance(found, Picture) else ({"answer": plain(found)}, b"")
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows without a kernel: the network's picture and its table."""
+        return still_html(self)
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> Any:
+        """Return the live view where anywidget is installed, and the still one beside it."""
+        still = {"text/html": self._repr_html_(), "text/plain": repr(self)}
+        if find_spec("anywidget") is None:
+            return still
+        bundle = _widget(self)._repr_mimebundle_()
+        data, more = bundle if isinstance(bundle, tuple) else (bundle, {})
+        return {**still, **(data or {})}, more
+
+
+def still_html(shown: Shown) -> str:
+    """Return a picture and a table of what is shown, as HTML without scripts."""
+    from convoxel import draw
+
+    state = dict(parse_qsl(shown.state))
+    try:
+        if shown.view.name == "layer":
+            numbers = {name: int(state.get(name, usual)) for name, usual in (("kernel", "3"), ("dilation", "1"))}
+            size = tuple(int(side) for side in state.get("size", "7x7").split("x"))
+            padding = state.get("padding", "none")
+            figure = draw.conv(size, numbers["kernel"], int(state.get("stride", "1")),
+                               int(padding) if padding.isdecimal() else padding, numbers["dilation"])  # fmt: skip
+            return f"<div>{figure.svg()}</div>"
+        shapes = [shape] if (shape := parse_shape(state.get("shape"))) else []
+        options = parse_options(value for name, value in parse_qsl(shown.state) if name == "set")
+        summary = find_network(state["net"], shapes, options).describe()
+        return f"<div>{summary._repr_html_()}</div>"
+    except (ConvoxelError, ValueError) as error:
+        return f"<p>{html.escape(str(error))}</p>"
+
+
+@functools.cache
+def _widget_class() -> Any:
+    anywidget: Any = import_module("anywidget")
+    traitlets: Any = import_module("traitlets")
+
+    class ExplorerWidget(anywidget.AnyWidget):  # type: ignore[misc]
+        """A frame that holds a page of the explorer."""
+
+        _esm = _MODULE.read_text()
+        page = traitlets.Unicode().tag(sync=True)
+        height = traitlets.Int(_HEIGHT).tag(sync=True)
+
+    return ExplorerWidget
+
+
+def _widget(shown: Shown) -> Any:
+    """Return a widget whose page asks ``shown``."""
+    widget = _widget_class()(page=shown.page())
+
+    def hear(widget: Any, message: Any, buffers: Any) -> None:
+        if "open" in message:
+            widget.page = shown.page(str(message["open"]))
+            return
+        asked = message["ask"]
+        answer, content = shown.answer(str(asked["name"]), asked["pairs"], bool(asked["changes"]))
+        widget.send({"id": asked["id"], **answer}, [content] if content else [])
+
+    widget.on_msg(hear)
+    return widget
