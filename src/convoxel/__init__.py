@@ -28,7 +28,7 @@ from convoxel.lazy import lazy_names
 
 if TYPE_CHECKING:
     from convoxel import arithmetic, data, draw, inspect, models, nn, search, train
-    from convoxel.explorer.notebook import show
+    from convoxel.explorer.notebook import show as show  # for notebooks
     from convoxel.graph.compile import compile
     from convoxel.graph.load import load
     from convoxel.graph.quantise import quantise
@@ -63,7 +63,6 @@ __all__ = [
     "nn",
     "quantise",
     "search",
-    "show",
     "train",
 ]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,22 @@ def test_slices_are_turned_as_they_are_drawn(session: Session, folder: Path, pla
     assert np.array_equal(got, np.clip(np.rint(drawn.pixels[0] * (255 / high)), 0, 255).astype(np.uint8))
     told = next(each for each in ask(session, opened_image.describe, image=scan)["planes"] if each["name"] == plane)
     assert tuple(told["marks"]) == drawn.marks and tuple(told["spacing"]) == drawn.spacing
+
+
+def test_a_large_volume_stays_in_its_file(tmp_path: Path) -> None:
+    """Opening and slicing take memory of a few slices, however large the volume is."""
+    side = 256
+    file = tmp_path / "large.nii"
+    nibabel.save(nibabel.Nifti1Image(np.zeros((side, side, side), np.int16), np.eye(4)), file)
+    own = Session.of([str(tmp_path)])
+    tracemalloc.start()
+    try:
+        for plane in ("axial", "coronal", "sagittal"):
+            ask(own, opened_image.shade, image=file, plane=plane, index=100)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 24 * 2**20 < 2 * side**3
 
 
 def test_images_without_directions_stay_as_stored(session: Session, folder: Path) -> None:

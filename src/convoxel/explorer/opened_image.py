@@ -169,7 +169,7 @@ def _planes(sample: Sample) -> tuple[Plane, ...]:
         rest = ((1, 2), (0, 2), (0, 1))
         return tuple(Plane(f"axis {axis}", axis, rest[axis], spacing=(spacing[rest[axis][0]], spacing[rest[axis][1]]))
                      for axis in range(3))  # fmt: skip
-    dummy = np.broadcast_to(np.float32(0), sample.image.shape[1:])
+    dummy = np.zeros((1, 1, 1))  # how slices lie does not depend on the voxels
     found = []
     for name in reversed(PLANES):
         cut = oriented_slice(dummy, affine, name, 0)
