@@ -43,6 +43,7 @@ USERS = {
     ],
     "formats": ["data"],
     "explore": ["explorer"],
+    "notebook": ["explorer.notebook"],
     "cluster": ["predict.ray_workers"],
     "bench": ["bench", "draw.figure", "draw.pixels"],
 }
