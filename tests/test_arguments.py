@@ -99,6 +99,8 @@ def test_what_leaks_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     (lambda: cx.search.scales("unet", torch.zeros(0), (cx.search.Scale(),)), ConfigError, "shape: .* has 0 axes"),
     (lambda: cx.data.load("mni152", "segment", ignore_label=np.zeros(2)), ConfigError, "ignore_label is"),
     (lambda: cx.draw.matrix((3, 3), 2, padding=10**14), ConfigError, "too large to draw"),
+    (lambda: cx.draw.deform((6, 6), padding=2**31), ShapeError, "deform: array is too big"),  # from within Cython
+    (lambda: cx.models.build("unet", 1, strides=10**6), ConfigError, "strides is 1000000, .* at most 255"),
     (lambda: cx.describe(torch.nn.ReLU(), (1, 3, 8.5)), ConfigError, "input_shapes is .* whole numbers"),
     (lambda: SMALL.tiled(IMAGE.numpy(), out=3), ConfigError, "Program.tiled: out is 3"),
     (lambda: cx.describe(3.5, (1, 1)), ConfigError, "describe: model is 3.5, but it must be .*Module"),
@@ -254,6 +256,17 @@ def test_failures_in_which_all_arguments_fit_are_told_as_what_they_may_be(monkey
             public(1, kind)
     with pytest.raises(ConfigError, match=r"broken: count is 1\.5, but it must be a whole number"):
         public(1.5, KeyError)
+
+
+def test_a_call_that_runs_out_of_memory_is_told_also_where_nothing_is_left_to_look_at_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def empty(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("convoxel.face.argument_types", empty)
+    with pytest.raises(ShapeError, match="max_pool: there is not enough memory"):
+        cx.nn.functional.max_pool(3, 2)
 
 
 def test_what_functions_and_modules_of_the_caller_raise_comes_back_as_it_is() -> None:

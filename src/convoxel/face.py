@@ -125,7 +125,10 @@ def _explained(function: _Function, module: str) -> _Function:
             raise
         except Exception as error:
             bound = _bound(function, arguments, named)
-            explanation = _misfit(function, module, bound, plainly=True) or _context(function, bound, error)
+            try:
+                explanation = _misfit(function, module, bound, plainly=True) or _context(function, bound, error)
+            except (MemoryError, SystemError):  # where memory has run out, there may be none to look at annotations
+                explanation = ShapeError(f"{function.__name__}: there is not enough memory.")
             if explanation is None:
                 raise
             raise explanation from error
@@ -233,13 +236,21 @@ def _raised_by_caller(error: Exception) -> bool:
     """Return True for an error that comes from a function or module of the caller's, which we called back."""
     trace = error.__traceback__
     while trace is not None:
-        code, module = trace.tb_frame.f_code, str(trace.tb_frame.f_globals.get("__name__", "")).partition(".")[0]
-        library = module in ("", "convoxel") or module in sys.stdlib_module_names or "-packages" in code.co_filename
-        converts = code.co_name.startswith("__") and code.co_name != "__call__"  # such as __bool__ of an argument
-        if not library and not converts:
+        name, place = trace.tb_frame.f_code.co_name, trace.tb_frame.f_code.co_filename
+        converts = name.startswith("__") and name != "__call__"  # such as __bool__ of an argument
+        if not converts and not _is_library(str(trace.tb_frame.f_globals.get("__name__", "")), place):
             return True
         trace = trace.tb_next
     return False
+
+
+@functools.lru_cache(maxsize=1024)
+def _is_library(module: str, place: str) -> bool:
+    """Return True for code of Convoxel, of Python or of an installed package; compiled code lies in no ``place``."""
+    package = module.partition(".")[0]
+    home = getattr(sys.modules.get(package), "__file__", None) or ""
+    installed = any("-packages" in path for path in (place, home))
+    return package in ("", "convoxel") or package in sys.stdlib_module_names or installed
 
 
 def _shown(value: Any) -> str:

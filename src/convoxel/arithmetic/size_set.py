@@ -8,6 +8,8 @@ of endless progressions start + step · n, which ``SizeSet`` holds: a complete a
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -122,12 +124,9 @@ class SizeSet:
         >>> list(itertools.islice(SizeSet(step=16, starts=(188,)), 3))
         [188, 204, 220]
         """
-        last = max((*self.exceptions, *self.starts), default=-1)
-        size = self.smallest or 0
-        while size <= last or self.starts:
-            if size in self:
-                yield size
-            size += 1
+        rows = [itertools.count(start, self.step) for start in self.starts]
+        for size, _ in itertools.groupby(heapq.merge(sorted(self.exceptions), *rows)):
+            yield size
 
     def __bool__(self) -> bool:
         return bool(self.exceptions or self.starts)

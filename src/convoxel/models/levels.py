@@ -11,6 +11,7 @@ from convoxel.models.backbone import Network, check_count
 
 MOST_LEVELS = 16  # whose smallest size, 65536, is more than any axis of an image has
 MOST_BLOCKS = 1000  # of a level
+_MOST_POSITIONS = 255  # of a kernel or stride, which may be those of every channel
 
 _T = TypeVar("_T")
 #: One number for all levels, or one entry a level, itself a number or one number an axis.
@@ -108,7 +109,7 @@ def per_axis(name: str, value: PerLevel, count: int, dims: int) -> tuple[tuple[i
         sizes = tuple(entry) if isinstance(entry, Sequence) else (entry,) * dims
         if len(sizes) != dims:
             raise ConfigError(f"{name} holds {sizes}, but dims={dims} needs {dims} numbers there, or one for all axes.")
-        found.append(tuple(check_count(name, size) for size in sizes))
+        found.append(tuple(check_count(name, size, most=_MOST_POSITIONS) for size in sizes))
     return tuple(found)
 
 
