@@ -13,7 +13,7 @@ from convoxel.files.values import Array
 
 GAP = 3  # pixels between tiles
 _SHOWN = 256  # channels of a layer
-_TILE, _STRIP = 96, 18  # pixels: side of a tile, and height of a signal's
+_TILE, _LARGEST, _STRIP = 96, 224, 18  # pixels: side of a tile, of one among few, and height of a signal's
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,10 @@ class Sheet:
     def of(cls, shape: Sequence[int], first: int, room: int) -> Sheet:
         """Return the sheet of maps (channels, rows, columns)."""
         channels, rows, columns = shape
-        scale = max(1, _TILE // max(rows, columns))
-        scales = (_STRIP, max(1, room // columns)) if rows == 1 else (scale, scale)
         count = min(channels - first, _SHOWN)
+        side = max(_TILE, min(_LARGEST, 2 * room // max(count, 1)))  # few maps fill about two rows
+        scale = max(1, side // max(rows, columns))
+        scales = (_STRIP, max(1, room // columns)) if rows == 1 else (scale, scale)
         across = max(1, min(count, (room + GAP) // (columns * scales[1] + GAP)))
         return cls(first, count, across, (rows, columns), scales)
 

@@ -555,15 +555,9 @@ def shifted(session: Session, query: Query) -> Picture:
     three = np.stack([after, wanted, np.abs(after - wanted)])
     values, _, _ = _planes(frame, three, query)
     place = Sheet.of(values.shape, 0, 900)
-    scale = tuple(max(1, 2 * each) for each in place.scale) if values.shape[1] > 1 else place.scale
     ends = (float(three[:2].min()), float(three[:2].max()))
     spread = ends[1] - ends[0]
-    tiles = [
-        np.repeat(
-            np.repeat(coloured(each, *(ends if number < 2 else (0.0, spread))), scale[0], axis=0), scale[1], axis=1
-        )
-        for number, each in enumerate(values)
-    ]
+    tiles = [draw_tile(each, ends if number < 2 else (0.0, spread), place) for number, each in enumerate(values)]
     return png(join_tiles(tiles, 1 if values.shape[1] == 1 else 3))
 
 
