@@ -89,7 +89,7 @@ def test_compile_shows_steps_and_memory(capsys: pytest.CaptureFixture[str]) -> N
     shown = output(capsys, *resnet, "--algorithm", "indirect")
     assert "GFLOP/s" in shown and "Memory:" in shown and "indirect" in shown and "winograd" not in shown
     assert "it can be 'auto'" in refused_command(capsys, "compile", "unet", "--algorithm", "wino")
-    assert "threads: got 0; expected at least 1" in refused_command(capsys, *words[:-1], 0)
+    assert "threads is 0, expected at least 1" in refused_command(capsys, *words[:-1], 0)
 
 
 def test_compile_takes_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -31,7 +31,9 @@ def test_pytorch_follows_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     with limit_threads(5):
         assert (torch.get_num_threads(), default_threads()) == (5, 5)
     assert (torch.get_num_threads(), os.environ["CONVOXEL_THREADS"]) == (before, "2")
-    with pytest.raises(ConfigError, match="threads: got 0"), limit_threads(0):
+    with pytest.raises(ConfigError, match="threads is 0"), limit_threads(0):
+        pass
+    with pytest.raises(ConfigError, match="threads is 1000.*at most"), limit_threads(10**40):
         pass
 
 

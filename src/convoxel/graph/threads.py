@@ -7,8 +7,7 @@ import os
 import sys
 from collections.abc import Iterator
 
-from convoxel.errors import ConfigError
-from convoxel.native.machine import default_threads
+from convoxel.native.machine import check_threads, default_threads
 
 #: The environment variable that says how many threads our engine takes.
 VARIABLE = "CONVOXEL_THREADS"
@@ -22,13 +21,12 @@ def limit_threads(threads: int | None) -> Iterator[None]:
     PyTorch is not imported for it: where it is not yet, the environment tells it.
 
     Raises:
-        ConfigError: ``threads`` is below 1.
+        ConfigError: ``threads`` is below 1, or more than any use has.
     """
+    threads = check_threads(threads)
     if threads is None:
         yield
         return
-    if threads < 1:
-        raise ConfigError(f"threads: got {threads}; expected at least 1. Leave it out to use all.")
     before = {name: os.environ.get(name) for name in (VARIABLE, _OPENMP)}
     framework = sys.modules.get("torch")
     count = framework.get_num_threads() if framework else None
