@@ -33,7 +33,7 @@ def test_pytorch_follows_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (torch.get_num_threads(), os.environ["CONVOXEL_THREADS"]) == (before, "2")
     with pytest.raises(ConfigError, match="threads is 0"), limit_threads(0):
         pass
-    with pytest.raises(ConfigError, match="threads is 1000.*at most"), limit_threads(10**40):
+    with pytest.raises(ConfigError, match=r"threads is 1000.*at most"), limit_threads(10**40):
         pass
 
 
