@@ -70,6 +70,7 @@ def test_words_may_stand_before_the_task(made: list[TrainConfig]) -> None:
         (["--wieght-decay", "1"], "no such option: --wieght-decay; did you mean --weight-decay?"),
         (["--droput", "1"], "no such option: --droput; did you mean --dropout?"),
         (["--ema"], "--ema needs a value"),
+        (["--ema", "--width", "4"], "--ema needs a value"),
         (["--augment.rotat", "3"], "there is no entry 'augment.rotat'; did you mean 'augment.rotate'?"),
         (["--augment.scale", "1.1,0.9"], "give the least value first"),
         (["--augment", "much"], "augment.level='much'"),

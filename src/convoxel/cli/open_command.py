@@ -40,7 +40,7 @@ def _assign(words: Iterator[str], declared: dict[str, Any], ctx: Any) -> Iterato
             entry, is_flag = find_entry(name, declared, ctx)
             if not equals:
                 value = "true" if is_flag else next(_next(words), "")
-            if not value:
+            if not value or (not equals and value.startswith("--")):
                 raise UsageError(f"{name} needs a value.", ctx=ctx)
             yield "--set"
             yield f"{entry}={value}"

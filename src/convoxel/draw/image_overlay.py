@@ -119,18 +119,7 @@ def panels(
     >>> list(panels(np.zeros((4, 4)), np.ones((4, 4), np.uint8)))
     ['image', 'label']
     """
-    base = image_pixels(image, window)
-    given = {"label": label, "prediction": prediction}
-    there = {name: np.asarray(array) for name, array in given.items() if array is not None}
-    for name, array in there.items():
-        if array.shape != base.shape[:2]:
-            raise ShapeError(
-                f"overlay: {name} has shape {array.shape} but the image has {base.shape[:2]} (rows, columns). "
-                f"Give a {name} of the image's size."
-            )
-    size = _panel_size(base.shape[:2], spacing, height)
-    grey = Image.fromarray(base).resize(size, Image.Resampling.BICUBIC)
-    enlarged = {name: enlarge(array, size) for name, array in there.items()}
+    grey, enlarged = _enlarged(image, label, prediction, spacing, height, window)
     pictures = {"image": grey}
     pictures.update((name, paint(grey, labels)) for name, labels in enlarged.items())
     if len(enlarged) == 2:
@@ -154,11 +143,8 @@ def layers(
     >>> [picture.mode for picture in layers(np.zeros((4, 4)), np.ones((4, 4), np.uint8)).values()]
     ['RGB', 'RGBA']
     """
-    base = image_pixels(image, window)
-    size = _panel_size(base.shape[:2], spacing, height)
-    given = {"label": label, "prediction": prediction}
-    there = {name: enlarge(np.asarray(array), size) for name, array in given.items() if array is not None}
-    pictures = {"image": Image.fromarray(base).resize(size, Image.Resampling.BICUBIC)}
+    grey, there = _enlarged(image, label, prediction, spacing, height, window)
+    size, pictures = grey.size, {"image": grey}
     for name, labels in there.items():
         shades = np.array([(0, 0, 0), *(class_colour(index) for index in range(1, int(labels.max(initial=0)) + 1))])
         edge = edges(labels, thickness=max(1, round(size[1] / 150)))
@@ -170,6 +156,29 @@ def layers(
             shades[wrong], alpha[wrong] = ERROR_COLOURS[name], 0.85 * 255
         pictures["difference"] = _veil(shades, alpha)
     return pictures
+
+
+def _enlarged(
+    image: Array,
+    label: Array | None,
+    prediction: Array | None,
+    spacing: tuple[float, float],
+    height: int,
+    window: tuple[float, float] | None,
+) -> tuple[Image.Image, dict[str, Array]]:
+    """Return the image and those label maps that are given, all of the size of a panel."""
+    base = image_pixels(image, window)
+    given = {"label": label, "prediction": prediction}
+    there = {name: np.asarray(array) for name, array in given.items() if array is not None}
+    for name, array in there.items():
+        if array.shape != base.shape[:2]:
+            raise ShapeError(
+                f"overlay: {name} has shape {array.shape} but the image has {base.shape[:2]} (rows, columns). "
+                f"Give a {name} of the image's size."
+            )
+    size = _panel_size(base.shape[:2], spacing, height)
+    grey = Image.fromarray(base).resize(size, Image.Resampling.BICUBIC)
+    return grey, {name: enlarge(array, size) for name, array in there.items()}
 
 
 def _veil(shades: Array, alpha: Array) -> Image.Image:
