@@ -179,3 +179,5 @@ def test_layers_are_transparent_where_nothing_is() -> None:
     shades = {kind: drawn["difference"][place][:3].tolist() for kind, place in
               {"missed": (5, 5), "confused": (12, 5), "extra": (20, 5)}.items()}  # fmt: skip
     assert shades == {kind: list(draw.ERROR_COLOURS[kind]) for kind in shades} and not drawn["difference"][0, 0, 3]
+    with pytest.raises(ShapeError, match=r"label has shape \(4, 5\) but the image has \(20, 20\)"):
+        layers(np.eye(20), np.zeros((4, 5), np.uint8))
