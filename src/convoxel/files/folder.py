@@ -15,7 +15,7 @@ from convoxel.files.fault import brief
 _MEND = "Give another --output"
 
 
-def as_path(function: str, path: object) -> Path:
+def as_path(function: str, path: object, expected: str = "a str or a pathlib.Path") -> Path:
     """Return ``path`` as a Path.
 
     Raises:
@@ -23,7 +23,7 @@ def as_path(function: str, path: object) -> Path:
     """
     text = os.fspath(path) if isinstance(path, (str, os.PathLike)) else None
     if not isinstance(text, str) or "\0" in text:
-        raise ConfigError(f"{function}: path is {brief(path)}, expected a str or a pathlib.Path")
+        raise ConfigError(f"{function}: path is {brief(path)}, expected {expected}")
     return Path(text)
 
 

@@ -37,8 +37,8 @@ def free_memory() -> int | None:
     return max(min(limits), 0) if limits else None
 
 
-def check_memory(path: object, needed: int) -> None:
-    """Raise DataError where a file would take more than half of the memory that is free, read or written."""
+def check_memory(path: object, needed: int, mend: str = "Close other programs, or cut the image into parts") -> None:
+    """Raise DataError, which ends with ``mend``, where a file would take more than half of the free memory."""
     if needed <= _ALWAYS_BYTES:
         return
     free = free_memory()
@@ -47,5 +47,5 @@ def check_memory(path: object, needed: int) -> None:
             path,
             f"it takes {needed / 2**20:.0f} MiB of memory, and {free / 2**20:.0f} MiB are free",
             f"at most {_SHARE:.0%} of what is free",
-            "Close other programs, or cut the image into parts",
+            mend,
         )

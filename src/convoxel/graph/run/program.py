@@ -10,13 +10,13 @@ import dataclasses
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numpy as np
 
 from convoxel import native
 from convoxel.errors import ConfigError, ConvoxelError, GraphError, ShapeError
+from convoxel.files.source import Content, Target
 from convoxel.files.values import Array
 from convoxel.graph.ir.graph import Graph, Value
 from convoxel.graph.ir.pytree import Structure, assemble
@@ -133,8 +133,7 @@ class Program(ProgramRecord):
         returns in types of its own come from the copy in named tuples, as they do from a file. Raises
         ``UnsupportedError`` naming the operators that run in PyTorch.
         """
-        self._check_file()
-        return _of_bytes, (program_bytes(self), self.threads, self.verification)
+        return _of_bytes, (self.to_bytes(), self.threads, self.verification)
 
     def __repr__(self) -> str:
         return f"Program({self.graph.name}: {', '.join(map(str, self.graph.inputs))})"
@@ -211,13 +210,22 @@ class Program(ProgramRecord):
         extents = [value.shape for value in self.graph.inputs]
         return [measure(extents, cast(tuple[Shape, ...], shapes)) for shapes in reversed(self._plans.keys())]
 
-    def save(self, path: str | Path) -> None:
+    def save(self, path: Target) -> None:
         """Write the program to a ``.cvx`` file, from which ``convoxel.load`` makes it again without PyTorch.
 
-        Raises ``UnsupportedError`` naming the operators that run in PyTorch, ``GraphError`` if it cannot be written.
+        ``path`` may also be a file that is open for writing in binary mode. Raises ``UnsupportedError`` naming the
+        operators that run in PyTorch, ``GraphError`` if it cannot be written.
         """
         self._check_file()
         write_program(path, self)
+
+    def to_bytes(self) -> bytes:
+        """Return the bytes of the ``.cvx`` file that ``save`` writes, which ``convoxel.load`` takes.
+
+        Raises ``UnsupportedError`` naming the operators that run in PyTorch.
+        """
+        self._check_file()
+        return program_bytes(self)
 
     def _check_file(self) -> None:
         """Raise if the file that holds the constants has changed since it was loaded."""
@@ -350,7 +358,8 @@ class Program(ProgramRecord):
 
 def _of_bytes(data: bytes, threads: int | None, verification: Verification | None) -> Program:
     """Return the program that was pickled."""
-    return Program(**vars(read_program(data)), threads=threads, verification=verification)
+    record = read_program(Content(data, "the pickled program"))
+    return Program(**vars(record), threads=threads, verification=verification)
 
 
 def _shapes(arrays: Sequence[Array]) -> str:

@@ -36,6 +36,7 @@ import base64
 import hashlib
 import json
 import math
+import os
 import re
 import zlib
 from collections.abc import Callable, Mapping
@@ -47,6 +48,7 @@ import numpy as np
 
 from convoxel.errors import ConfigError, GraphError, UnsupportedError
 from convoxel.files.folder import as_path
+from convoxel.files.source import Content, Target, write_parts
 from convoxel.files.values import Array, JsonObject
 from convoxel.graph.ir.graph import CHANNELS_FIRST, CHANNELS_LAST, Graph, Node, Value
 from convoxel.graph.ir.pytree import Branch, Fixed, Leaf, Structure
@@ -68,7 +70,7 @@ _KINDS = "biufcV"  # numbers; V are those that NumPy itself lacks
 Json = Any  # parsed text that nobody has checked yet
 
 
-def check_target(path: str | Path) -> Path:
+def check_target(path: object) -> Path:
     """Return where a program is to be written; raises ``ConfigError`` if ``load`` would not take the name."""
     target = as_path("save", path)
     if target.suffix != ".cvx":
@@ -78,15 +80,18 @@ def check_target(path: str | Path) -> Path:
     return target
 
 
-def write_program(path: str | Path, program: ProgramRecord) -> None:
-    """Write a program; an older file of that name is replaced only by a whole one.
+def write_program(target: Target, program: ProgramRecord) -> None:
+    """Write a program into an open file, or to a path: an older file of that name is replaced only by a whole one.
 
     Raises:
         UnsupportedError: parts of it run in PyTorch.
         GraphError: the file cannot be written.
         ConfigError: the file's name does not end in .cvx.
     """
-    write_tensors(check_target(path), _parts(program))
+    if isinstance(target, str | os.PathLike) or not hasattr(target, "write"):
+        write_tensors(check_target(target), _parts(program))
+    else:
+        write_parts("save", target, _parts(program), GraphError)
 
 
 def program_bytes(program: ProgramRecord) -> bytes:
@@ -122,13 +127,13 @@ def _parts(program: ProgramRecord) -> list[bytes | memoryview]:
     return lay_out(tensors, metadata)
 
 
-def read_program(path: Path | bytes) -> ProgramRecord:
+def read_program(source: Path | Content) -> ProgramRecord:
     """Return the program in a file that ``write_program`` made, or in its bytes.
 
     Raises ``GraphError`` if the file is broken, of another kind, or of a newer version.
     """
-    file = TensorFile(path)
-    path = path if isinstance(path, Path) else Path("the pickled program")
+    file = TensorFile(source)
+    path = source if isinstance(source, Path) else source.name
     metadata, tensors = file.metadata, dict(file.tensors)
     if metadata.get("format") != FORMAT:
         raise GraphError(f"load: {path} is no saved program; expected a file that program.save(…) wrote.")

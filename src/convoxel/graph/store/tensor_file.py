@@ -7,6 +7,7 @@ pages come when they are read and go when they are packed, so that a loaded netw
 from __future__ import annotations
 
 import json
+import math
 import mmap
 import os
 import weakref
@@ -16,11 +17,11 @@ from typing import Any
 
 import numpy as np
 import safetensors
-from safetensors.numpy import load as load_tensors
 
 from convoxel.errors import GraphError, UnsupportedError
 from convoxel.files.atomic import open_atomic
 from convoxel.files.mapping import FileMemory
+from convoxel.files.source import Content
 from convoxel.files.values import Array
 from convoxel.fork import forks_wait
 
@@ -29,6 +30,7 @@ _TYPES = {"bool": "BOOL", "bfloat16": "BF16", "float16": "F16", "float32": "F32"
 }
 Tensors = dict[str, Array]
 _SMALLEST = 1 << 16  # bytes of a tensor that is worth a mapping
+_LARGEST_HEADER = 100_000_000  # bytes; safetensors reads no longer one
 # Where pages cannot be given back, tensors are copied.
 _MAPS = hasattr(mmap, "MADV_DONTNEED")
 
@@ -105,18 +107,16 @@ class TensorFile:
         GraphError: the file cannot be read, or is none of safetensors'.
     """
 
-    def __init__(self, source: Path | bytes) -> None:
-        path: Path | str = source if isinstance(source, Path) else "the pickled program"
-        self._path = path
+    def __init__(self, source: Path | Content) -> None:
+        self._path = path = source if isinstance(source, Path) else source.name
         self._memory: FileMemory | None = None
         self.metadata: dict[str, str] = {}
         try:
-            # safetensors checks what the file says of its tensors before any of it is used here.
-            if isinstance(source, bytes):
-                self.tensors = {name: _frozen(array) for name, array in load_tensors(source).items()}
-                header = json.loads(source[8 : 8 + int.from_bytes(source[:8], "little")])
-                self.metadata.update(header.get("__metadata__", {}))
+            if isinstance(source, Content):
+                header, self.tensors = _parts_of(source.data)
+                self.metadata.update(header)
                 return
+            # safetensors checks what the file says of its tensors before any of it is used here.
             with forks_wait(), safetensors.safe_open(source, framework="numpy") as file:
                 self.metadata.update(file.metadata() or {})
                 names = list(file.keys())
@@ -172,6 +172,46 @@ class TensorFile:
             name: np.frombuffer(self._memory, np.float32, int(np.prod(shape)), 8 + length + begin).reshape(shape)
             for name, (shape, begin) in large.items()
         }
+
+
+def is_tensor_file(data: bytes) -> bool:
+    """Return whether bytes begin as a file of safetensors does."""
+    return data[8:9] == b"{" and int.from_bytes(data[:8], "little") <= _LARGEST_HEADER
+
+
+def _parts_of(data: bytes) -> tuple[dict[str, str], Tensors]:
+    """Return the metadata and the tensors of a file's bytes, of which the tensors are parts.
+
+    The header is checked as safetensors does, which itself would copy every tensor: they follow one another without
+    gaps, and each has as many bytes as its type and shape say.
+
+    Raises ``ValueError``, or whatever Python raises over a header that makes no sense.
+    """
+    length = int.from_bytes(data[:8], "little")
+    if len(data) < 8 or length > min(_LARGEST_HEADER, len(data) - 8):
+        raise ValueError(f"its header would have {length} bytes, and {max(len(data) - 8, 0)} follow")
+    header = json.loads(data[8 : 8 + length].decode())
+    metadata = header.pop("__metadata__", None) or {}
+    if not all(isinstance(text, str) for text in metadata.values()):
+        raise ValueError("its metadata are not texts")
+    tensors: Tensors = {}
+    end, start = 0, 8 + length
+    for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
+        dtype, shape, (begin, stop) = _numpy_type(entry["dtype"]), entry["shape"], entry["data_offsets"]
+        if not all(type(number) is int and number >= 0 for number in (*shape, begin, stop)):
+            raise ValueError(f"tensor {name} has shape {shape} at {begin} to {stop}")
+        if begin != end or stop - begin != math.prod(shape) * dtype.itemsize or start + stop > len(data):
+            raise ValueError(f"tensor {name} lies at {begin} to {stop}")
+        array = np.ndarray(shape, dtype, data, start + begin) if stop > begin else np.empty(shape, dtype)
+        tensors[name] = _frozen(array if array.flags.aligned else array.copy())
+        end = stop
+    if start + end != len(data):
+        raise ValueError(f"{len(data) - start - end} bytes belong to no tensor")
+    return metadata, tensors
+
+
+def _numpy_type(word: str) -> np.dtype[Any]:
+    return np.dtype(next(name for name, known in _TYPES.items() if known == word))
 
 
 def _frozen(array: Array) -> Array:

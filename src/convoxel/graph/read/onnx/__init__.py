@@ -19,6 +19,7 @@ import onnx
 from onnx import TensorProto
 
 from convoxel.errors import ConvoxelError, GraphError, UnsupportedError
+from convoxel.files.source import Content
 from convoxel.files.values import Array
 from convoxel.graph.ir.graph import Graph, Value
 from convoxel.graph.ir.pytree import Branch, Leaf, Structure
@@ -53,13 +54,13 @@ class OnnxModel:
     path: Path | None
 
 
-def open_model(source: Path | onnx.ModelProto) -> OnnxModel:
+def open_model(source: Path | Content | onnx.ModelProto) -> OnnxModel:
     """Return a model, ready to be read; see ``file.load_model`` for what is refused."""
     with explained(lambda: "the model"):
         if isinstance(source, onnx.ModelProto):
             check_version(source, "the model")
             return OnnxModel(expanded(source), None)
-        return OnnxModel(expanded(load_model(source)), source)
+        return OnnxModel(expanded(load_model(source)), source if isinstance(source, Path) else None)
 
 
 @contextlib.contextmanager

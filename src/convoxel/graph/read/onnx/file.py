@@ -18,6 +18,7 @@ import onnx
 
 from convoxel.errors import GraphError, UnsupportedError
 from convoxel.files.beside import open_beside
+from convoxel.files.source import Content
 from convoxel.files.values import Array
 
 DOMAINS = ("", "ai.onnx")
@@ -29,20 +30,21 @@ _LARGEST_FILE = 2**31  # a protocol buffer cannot be longer; weights beyond that
 _PACKED = {"int2": 4, "uint2": 4, "int4": 2, "uint4": 2, "float4_e2m1fn": 2}  # elements in a byte
 
 
-def load_model(path: Path) -> onnx.ModelProto:
-    """Return the model in a file.
+def load_model(source: Path | Content) -> onnx.ModelProto:
+    """Return the model in a file, or in its bytes.
 
     Raises ``GraphError`` if the file is no ONNX model, or of an operator set that we do not know.
     """
+    path = source if isinstance(source, Path) else source.name
     try:
-        size = path.stat().st_size
+        size = source.stat().st_size if isinstance(source, Path) else len(source.data)
     except OSError as reason:
         raise GraphError(f"load: {path} cannot be read ({reason.strerror}); expected an .onnx file.") from None
-    if not path.is_file() or size >= _LARGEST_FILE:
+    if (isinstance(source, Path) and not source.is_file()) or size >= _LARGEST_FILE:
         raise GraphError(f"load: {path} has {size} bytes; expected a file below 2 GiB. Keep weights as external data.")
     model = onnx.ModelProto()
     try:
-        model.ParseFromString(path.read_bytes())
+        model.ParseFromString(source.read_bytes() if isinstance(source, Path) else source.data)
     except Exception as reason:  # protobuf raises kinds of its own, which differ between its versions
         raise GraphError(
             f"load: {path} is no ONNX model ({type(reason).__name__}); expected a file that onnx.save wrote."
