@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 import itertools
 import pickle
@@ -16,7 +17,7 @@ import pytest
 import torch
 
 import convoxel as cx
-from convoxel.annotation import fits
+from convoxel.annotation import argument_types, fits
 from convoxel.arithmetic import SizeSet
 from convoxel.arithmetic.notation import parse_chain
 from convoxel.errors import ConfigError, ConvoxelError, DataError, ShapeError, UnsupportedError
@@ -103,6 +104,13 @@ def test_what_leaks_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     (lambda: cx.models.build("unet", 1, strides=10**6), ConfigError, "strides is 1000000, .* at most 255"),
     (lambda: cx.describe(torch.nn.ReLU(), (1, 3, 8.5)), ConfigError, "input_shapes is .* whole numbers"),
     (lambda: SMALL.tiled(IMAGE.numpy(), out=3), ConfigError, "Program.tiled: out is 3"),
+    (lambda: SMALL.tiled(IMAGE.numpy(), exact="no"), ConfigError, "exact is 'no', but it must be True or False"),
+    (lambda: SMALL.tiling(IMAGE.numpy(), exact=2), ConfigError, "Program.tiling: exact is 2"),
+    (lambda: cx.compile(torch.nn.ReLU(), IMAGE, verify="no"), ConfigError, "compile: verify is 'no'"),
+    (lambda: SMALL.replace(graph=3), ConfigError, "Program: graph is 3, but it must be a Graph"),
+    (lambda: SMALL.replace(file=3), ConfigError, "Program: file is 3, but it must be a TensorFile or None"),
+    (lambda: SMALL.replace(choices={"avx2": 1}), ConfigError, "Program: choices is .* a mapping"),
+    (lambda: SMALL.replace(thread=1), ConfigError, "there is no field 'thread'; expected one of graph, .*threads"),
     (lambda: cx.describe(3.5, (1, 1)), ConfigError, "describe: model is 3.5, but it must be .*Module"),
     (lambda: cx.search.Budget(max_params="many"), ConfigError, "Budget: max_params is 'many'.* a number or None"),
     (lambda: cx.search.Scale(width=float("nan")), ConfigError, "width: got nan"),
@@ -198,6 +206,22 @@ def test_what_a_function_returns_explains_its_failures_before_its_class_was_aske
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("Program.tiled: out is 3, but it must be")
+
+
+def test_types_are_those_that_a_function_was_written_with() -> None:
+    """A module may be loaded anew, as for its doctests; its name then leads to other classes than before."""
+    known = sys.modules["convoxel.arithmetic.size_set"]
+    spec = known.__spec__
+    assert spec is not None
+    try:
+        sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[spec.name])  # type: ignore[union-attr]
+        argument_types.cache_clear()
+        affine = cx.arithmetic.PeriodicAffine((0, 1), 0)
+        assert affine.after(affine) == affine
+    finally:
+        sys.modules[spec.name] = known
+        argument_types.cache_clear()
 
 
 def test_numbers_of_numpy_do_not_overflow() -> None:

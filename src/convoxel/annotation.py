@@ -54,7 +54,13 @@ _MANY: dict[Any, str] = {int: "whole numbers", float: "numbers", str: "texts", b
 @functools.lru_cache(maxsize=1024)
 def argument_types(function: Callable[..., Any], module: str) -> dict[str, Any]:
     """Return the types of the parameters of a function of ``module``; those that cannot be found are left out."""
-    names = {**_names_for_types(module), **vars(sys.modules[module])}
+    own = getattr(inspect.unwrap(function), "__globals__", vars(sys.modules[module]))  # also of a module loaded anew
+    owner = own.get(function.__qualname__.partition(".")[0])
+    names: dict[str, Any] = {}
+    for base in getattr(owner, "__mro__", ())[:0:-1]:  # a record has fields of those that it extends
+        if base.__module__.startswith("convoxel.") and base.__module__ in sys.modules:
+            names |= {**_names_for_types(base.__module__), **vars(sys.modules[base.__module__])}
+    names |= {**_names_for_types(module), **own}
     types_ = {name: _resolved(text, names) for name, text in inspect.get_annotations(function).items()}
     return {name: one for name, one in types_.items() if one is not None}
 
@@ -208,12 +214,12 @@ def _is_whole(value: Any) -> bool:
 
 
 def is_truth(value: object) -> bool:
-    """Return True for True and False, those of NumPy too, and for the numbers 0 and 1.
+    """Return True for True and False, those of NumPy and of recordings too, and for the numbers 0 and 1.
 
     >>> is_truth(True), is_truth(0), is_truth(2), is_truth(1.0)
     (True, True, False, False)
     """
-    return type(value).__name__ in ("bool", "bool_") or (type(value) is int and value in (0, 1))
+    return type(value).__name__ in ("bool", "bool_", "SymBool") or (type(value) is int and value in (0, 1))
 
 
 def is_expression(value: object) -> bool:

@@ -3,7 +3,8 @@
 A public function runs as it is written. When it fails with an error that is none of Convoxel's, its arguments are
 compared with their annotations, and a ConfigError names the first that does not fit. If all fit, and PyTorch, NumPy or
 Python's operators refuse their values, the error gets the call's context. Assertions stay as they are, since they are
-bugs, and so does what functions and modules of the caller's raise.
+bugs, and so does what functions and modules of the caller's raise. A truth value is compared before: a text would be
+taken for true without any failure.
 
 Classes, which keep what they get, and the functions of packages that are open ``early`` compare before, and get
 numbers and truth values as Python's own, which never overflow and which every binding takes. Functions within Convoxel
@@ -19,7 +20,7 @@ import inspect
 import re
 import sys
 from collections.abc import Callable, Iterator
-from types import FunctionType
+from types import FrameType, FunctionType
 from typing import Any
 
 from convoxel.annotation import argument_types, expected, fits, is_plain, settled
@@ -117,8 +118,14 @@ def _explain_methods(owner: type, *, early: bool, plainly: bool) -> None:
 
 
 def _explained(function: _Function, module: str) -> _Function:
+    truths = _truths(function)
+
     @functools.wraps(function)
     def call(*arguments: Any, **named: Any) -> Any:
+        for place, name in truths:
+            value = arguments[place] if place < len(arguments) else named.get(name, True)
+            if type(value) is not bool and not fits(value, hint := argument_types(function, module).get(name, Any)):
+                raise _refusal(function, _bound(function, arguments, named), name, value, hint)
         try:
             return function(*arguments, **named)
         except ConvoxelError:
@@ -136,17 +143,26 @@ def _explained(function: _Function, module: str) -> _Function:
     return call
 
 
+def _truths(function: _Function) -> tuple[tuple[int, str], ...]:
+    """Return place and name of the parameters that are truth values; those that are given by name alone come last."""
+    code = getattr(function, "__code__", None)
+    if code is None:  # a binding, which compares by itself
+        return ()
+    names, hints = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount], function.__annotations__
+    return tuple(
+        (place if place < code.co_argcount else sys.maxsize, name)
+        for place, name in enumerate(names)
+        if "bool" in str(hints.get(name))
+    )
+
+
 def _checked(function: _Function, module: str, *, plainly: bool = False) -> _Function:
     """Return the function with a check of its arguments before, unless it is called within Convoxel."""
     explaining = _explained(function, module)
 
     @functools.wraps(function)
     def call(*arguments: Any, **named: Any) -> Any:
-        frame = sys._getframe(1)
-        caller = frame.f_globals.get("__name__", "")
-        if caller == "dataclasses" and frame.f_back is not None:  # replace()
-            caller = frame.f_back.f_globals.get("__name__", "")
-        if caller.startswith("convoxel."):
+        if _caller(sys._getframe(1)).startswith("convoxel."):
             return function(*arguments, **named)
         bound = _bound(function, arguments, named)
         if (explanation := _misfit(function, module, bound)) is not None:
@@ -161,6 +177,19 @@ def _checked(function: _Function, module: str, *, plainly: bool = False) -> _Fun
         return result
 
     return call
+
+
+def _caller(frame: FrameType) -> str:
+    """Return the module that calls; a copy with changes (``replace``) is made by whoever asks for it."""
+    module = str(frame.f_globals.get("__name__", ""))
+    while frame.f_back is not None and (
+        module == "dataclasses" or (module.startswith("convoxel.") and frame.f_code.co_name == "replace")
+    ):
+        frame = frame.f_back
+        while frame.f_back is not None and frame.f_globals.get("__name__") == __name__:
+            frame = frame.f_back
+        module = str(frame.f_globals.get("__name__", ""))
+    return module
 
 
 def _settle(function: _Function, bound: inspect.BoundArguments, hints: dict[str, Any]) -> None:
@@ -205,14 +234,18 @@ def _misfit(
         if name not in hints:
             continue
         if not fits(value, hints[name]):
-            return ConfigError(
-                f"{_name(function, bound)}: {name} is {brief(value)}, but it must be {expected(hints[name])}."
-            )
+            return _refusal(function, bound, name, value, hints[name])
         if plainly and not is_plain(value):
             return ConfigError(
                 f"{_name(function, bound)}: {name} is {brief(value)}, which is too large or no plain text."
             )
     return None
+
+
+def _refusal(
+    function: _Function, bound: inspect.BoundArguments | None, name: str, value: object, hint: Any
+) -> ConfigError:
+    return ConfigError(f"{_name(function, bound)}: {name} is {brief(value)}, but it must be {expected(hint)}.")
 
 
 def _context(function: _Function, bound: inspect.BoundArguments | None, error: Exception) -> ConvoxelError | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -237,3 +238,25 @@ def test_a_wrong_entry_is_refused_wherever_it_is_given() -> None:
         TrainConfig(task="classify", data="digits", output="run", epoch=1)
     with pytest.raises(ConfigError, match="data is missing"):
         TrainConfig(task="classify", output="run")
+
+
+def test_records_are_checked_in_whichever_way_they_are_made() -> None:
+    good = {"task": "classify", "data": "digits", "output": "run", "augment": {"rotate": 5}}
+    config = TrainConfig.model_validate(good)
+    assert config == TrainConfig.build(**good) and config.model_copy(update={"epochs": 3}).epochs == 3
+    assert config.model_copy(update={"epochs": 3}).stated() == {**config.stated(), "epochs": 3}
+    wrong = {**good, "augment": {"rotate": "far"}}
+    for make, told in (
+        (lambda: TrainConfig.model_validate(wrong), "augment.rotate='far': input should be a valid number"),
+        (lambda: TrainConfig.model_validate_json(json.dumps(wrong)), "augment.rotate='far'"),
+        (lambda: TrainConfig.model_validate_json("{"), "invalid JSON"),
+        (lambda: TrainConfig.model_validate_strings({"task": "x"}), "task='x'.*data is missing"),
+        (lambda: config.model_copy(update={"lerning_rate": 1}), "did you mean 'learning_rate'"),
+        (lambda: config.model_copy(update={"epochs": "many"}), "epochs='many'"),
+        (lambda: setattr(config, "epochs", 3), "epochs=3: instance is frozen"),
+        (lambda: type(config.augment)(rotate=-1), "rotate=-1: .*greater than or equal to 0"),
+        (lambda: type(config.augment)(level="stong"), "did you mean 'strong'"),
+        (lambda: type(config.prediction)(mean="median"), "mean='median': input should be 'shares' or 'logits'"),
+    ):
+        with pytest.raises(ConfigError, match=told):
+            make()

@@ -25,7 +25,9 @@ from torch._dynamo.exc import TorchDynamoException
 from torch._guards import TracingContext
 
 from convoxel import native
+from convoxel.annotation import is_truth
 from convoxel.errors import ConfigError, GraphError, UnsupportedError
+from convoxel.files.fault import brief
 from convoxel.files.values import Array
 from convoxel.fork import renewed_lock
 from convoxel.graph.compile import matmul_precision
@@ -81,7 +83,7 @@ def convoxel_backend(piece: torch.fx.GraphModule, examples: Sequence[object], **
         A function of the same inputs that returns a tuple of tensors.
 
     Raises:
-        ConfigError: an option is unknown, or ``threads`` is below 1.
+        ConfigError: an option is unknown or of another type, or ``threads`` is below 1.
     """
     settings = _Settings.of(options.get("options") or {})
     tensors = [x for x in examples if isinstance(x, torch.Tensor)]
@@ -115,6 +117,8 @@ class _Settings(NamedTuple):
             raise ConfigError(f"convoxel_backend: options {unknown} are unknown; expected {' or '.join(_OPTIONS)}")
         settings = cls(**given)
         check_settings("convoxel_backend", settings.threads)
+        if not is_truth(settings.frozen):
+            raise ConfigError(f"convoxel_backend: frozen is {brief(settings.frozen)}; expected True or False")
         return settings
 
 

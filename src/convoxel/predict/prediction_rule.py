@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from convoxel.predict.entries import Entries
 
 
-class PredictionRule(BaseModel):
+class PredictionRule(Entries):
     """Rules of prediction that belong to a run; see ``convoxel.train.predict``.
 
     Args:
@@ -29,8 +31,6 @@ class PredictionRule(BaseModel):
         previous: folder, seen from the run's own, of the runs whose label map the network sees too, a channel for each
             value: the stage before in a cascade (default none).
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
 
     mean: Literal["shares", "logits"] = "shares"
     mirror: tuple[Annotated[int, Field(ge=0, le=2)], ...] = ()

@@ -7,16 +7,14 @@ PyTorch nor the data.
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
-from pydantic_core import ErrorDetails
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from convoxel.data.regions import plan_regions
 from convoxel.errors import ConfigError, DataError
@@ -25,6 +23,7 @@ from convoxel.files.stream import read_text
 from convoxel.files.values import JsonObject, join_names
 from convoxel.files.yaml_text import load_yaml
 from convoxel.predict.device_word import DEVICE_WORDS, is_device_word
+from convoxel.predict.entries import Entries
 from convoxel.predict.loss_terms import find_loss
 from convoxel.predict.prediction_rule import PredictionRule
 
@@ -42,7 +41,7 @@ _NOUNS = {"segmentation": "segment", "classification": "classify", "regression":
 _Name = Annotated[str, BeforeValidator(lambda name: str(name) if isinstance(name, Path) else name), Field(min_length=1)]
 
 
-class ConstraintConfig(BaseModel):
+class ConstraintConfig(Entries):
     """Constraints of kernels during training; see ``convoxel.nn.weight_constraint``.
 
     Args:
@@ -52,8 +51,6 @@ class ConstraintConfig(BaseModel):
         kinds: kinds of layers that these three apply to (default all).
         l2: λ of the penalty λ‖K‖² in the loss for each kind of layer (default none).
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=False, allow_inf_nan=False)
 
     max_norm: float | None = Field(default=None, gt=0)
     unit_norm: bool = False
@@ -71,7 +68,7 @@ class ConstraintConfig(BaseModel):
 _Range = tuple[Annotated[float, Field(gt=0, le=100)], Annotated[float, Field(gt=0, le=100)]]
 
 
-class AugmentConfig(BaseModel):
+class AugmentConfig(Entries):
     """Random changes of training samples; what is unset follows from the level, the task and the data.
 
     Args:
@@ -93,8 +90,6 @@ class AugmentConfig(BaseModel):
         mix: "mixup" blends each image of a batch and its answer with another's, "cutmix" puts a part of another into it
             (default "none"); to classify and to regress.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=False, allow_inf_nan=False)
 
     level: Literal["none", "light", "strong"] = "light"
     rotate: float | None = Field(default=None, ge=0, le=180)
@@ -135,7 +130,7 @@ class AugmentConfig(BaseModel):
         return self.level != "none" or bool(stated)
 
 
-class TrainConfig(BaseModel):
+class TrainConfig(Entries):
     """The whole configuration of a training run.
 
     An entry without a default here is chosen from the data and the machine if it is unset. One of ``minutes`` and
@@ -227,8 +222,6 @@ class TrainConfig(BaseModel):
     0.05
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=False, allow_inf_nan=False)
-
     task: Annotated[
         Literal["segment", "classify", "regress"], BeforeValidator(lambda task: _NOUNS.get(str(task), task))
     ]
@@ -302,12 +295,6 @@ class TrainConfig(BaseModel):
     checkpoint_seconds: float = Field(default=60.0, gt=0)
     tensorboard: bool = True
 
-    def __init__(self, /, **entries: Any) -> None:
-        try:
-            super().__init__(**entries)
-        except ValidationError as error:
-            raise ConfigError("config: " + "; ".join(_explain(item) for item in error.errors())) from None
-
     @field_validator("model_options")
     @classmethod
     def _check_options(cls, value: JsonObject) -> JsonObject:
@@ -350,7 +337,7 @@ class TrainConfig(BaseModel):
     @field_validator("constraints", "prediction", mode="before")
     @classmethod
     def _check_group(cls, value: Any) -> Any:
-        if value is not None and not isinstance(value, (dict, BaseModel)):
+        if value is not None and not isinstance(value, (dict, Entries)):
             raise ValueError("give its entries, such as constraints.max_norm=3.0 or prediction.mean=logits")
         return {} if value is None else value
 
@@ -550,14 +537,6 @@ class TrainConfig(BaseModel):
         return TrainConfig.build(**entries)
 
 
-# Entries that hold entries of their own.
-_GROUPS: dict[str, type[BaseModel]] = {
-    "augment": AugmentConfig,
-    "constraints": ConstraintConfig,
-    "prediction": PredictionRule,
-}
-
-
 def _check_json(name: str, value: object) -> None:
     """Raise ValueError unless ``value`` is what JSON can hold, as a checkpoint must hold it."""
     if isinstance(value, dict) and all(isinstance(key, str) for key in value):
@@ -581,34 +560,3 @@ def _parse_value(text: str) -> object:
         except ValueError:
             return value
     return value
-
-
-def _explain(item: ErrorDetails) -> str:
-    """Return one mistake as `name: what came; what is expected`."""
-    name = ".".join(str(part) for part in item["loc"])
-    kind, given = item["type"], item.get("input")
-    if kind == "extra_forbidden":
-        # Names of a group begin with it: constraints.max_norm.
-        group = name.rpartition(".")[0]
-        fields = (_GROUPS[group] if group else TrainConfig).model_fields
-        known = [f"{group}.{inner}" if group else inner for inner in fields]
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else "names: " + ", ".join(known)
-        return f"there is no entry {name!r}; {hint}"
-    if kind == "missing":
-        return f"{name} is missing; give {name}=…"
-    reason = item["msg"].removeprefix("Value error, ")
-    reason = reason[:1].lower() + reason[1:]
-    if kind == "literal_error":
-        words = [str(word) for word in get_args(_plain_type(name))]
-        near = difflib.get_close_matches(str(given), words, n=1)
-        reason += f"; did you mean {near[0]!r}?" if near else ""
-    return f"{name}={brief(given)}: {reason}" if name else reason
-
-
-def _plain_type(name: str) -> object:
-    """Return the type of an entry, or of those of its parts that are words, without ``| None``."""
-    first, _, rest = name.partition(".")
-    inner = _GROUPS.get(first)
-    declared = (inner or TrainConfig).model_fields[rest.partition(".")[0] if inner else first].annotation
-    return next((inner for inner in get_args(declared) if get_origin(inner) is Literal), declared)

@@ -88,8 +88,11 @@ class Program(ProgramRecord):
 
         Plans and packed weights are shared where only ``verification``, ``origin`` or ``notes`` change. The
         verification is dropped where the results may differ, and ``choices`` where others are allowed than they were
-        made among.
+        made among. Raises ``ConfigError`` where there is no such field, or it cannot be so.
         """
+        known = [field.name for field in dataclasses.fields(self) if field.init]
+        if unknown := sorted(changes.keys() - set(known)):
+            raise ConfigError(f"replace: there is no field {unknown[0]!r}; expected one of {', '.join(known)}")
         if any(changes.get(name, getattr(self, name)) != getattr(self, name) for name in ("algorithm", "precision")):
             changes.setdefault("choices", {})
         if changes.keys() & {"graph", "algorithm", "precision", "choices"}:
