@@ -9,6 +9,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+import imagecodecs
 import numpy as np
 import pydicom
 import pytest
@@ -75,6 +76,15 @@ def test_a_series_is_what_pydicom_and_simpleitk_read(tmp_path: Path, number: int
         assert read_stored(folder, label=True)[1].dtype == dtype
     written = data.read_image(data.write_label(tmp_path / "l.nii.gz", sample.image[0] > 0, like=sample))
     assert written.affine is not None and np.allclose(written.affine, sample.affine, atol=1e-4)
+
+
+@pytest.mark.parametrize("bits", [2, 7, 8, 11, 12, 16])
+def test_lossless_jpeg_of_any_depth(tmp_path: Path, bits: int) -> None:
+    pixels = (RNG.integers(0, 2**bits, (34, 40)) * np.linspace(0, 1, 40)).astype(np.uint8 if bits <= 8 else np.uint16)
+    stream = imagecodecs.jpeg_encode(pixels, lossless=True, bitspersample=bits, predictor=1 + bits % 7)
+    stored = {"BitsStored": bits, "HighBit": bits - 1}
+    path = save(packed(image(pixels, **stored), [stream], uid.JPEGLossless), tmp_path / "a.dcm")
+    assert np.array_equal(data.read_image(path).image[0], pixels)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # of pydicom, which reads these files in the test itself

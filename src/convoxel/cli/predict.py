@@ -98,9 +98,11 @@ def predict(
     Beside the results lies a manifest (labels.manifest.jsonl beside labels), which says of each image whether it is
     done, and why it failed.
     """
+    from convoxel.files.memory import return_large_blocks
     from convoxel.graph.threads import limit_threads
     from convoxel.train import predict as run_networks
 
+    return_large_blocks()
     screen = Screen(json)
     begun = time.perf_counter()
     summary = _Summary(screen)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from convoxel.data import jpeg_ls
+from convoxel.data import lossless_codec
 from convoxel.data.dicom_file import PIXEL_ELEMENTS, Frame, ImageObject, open_elements, quiet, transfer_syntax
 from convoxel.data.jpeg_end import ends_early
 from convoxel.files.fault import brief, fault
@@ -22,7 +22,6 @@ from convoxel.files.values import Array
 _COPY = "Copy the file again from its source, or decompress it with another program"
 _RLE = "1.2.840.10008.1.2.5"
 _JPEG = tuple(f"1.2.840.10008.1.2.4.{n}" for n in (50, 51, 57, 70))
-_JPEG_LS = tuple(f"1.2.840.10008.1.2.4.{n}" for n in (80, 81))
 _JPEG_2000 = tuple(f"1.2.840.10008.1.2.4.{n}" for n in (90, 91, 201, 202, 203))
 # A compressed frame may decode to the first (mammograms have 56 MiB), which decoders take up to four times; a file to
 # more only at the ratio, or after all of it was decoded once.
@@ -48,9 +47,10 @@ def decode(image: ImageObject) -> Iterator[Array]:
     check_ratio(path, size, declared)
     data = _read_pixels(image)
     options: dict[str, Any] = {}
-    if image.packed and transfer_syntax(path, data) in _JPEG_LS:
-        jpeg_ls.add_decoder()
-        options["decoding_plugin"] = jpeg_ls.NAME
+    syntax = transfer_syntax(path, data) if image.packed else None
+    if syntax in lossless_codec.JPEG_LS or (syntax in lossless_codec.JPEG and image.samples == 1):
+        lossless_codec.add_decoder()
+        options["decoding_plugin"] = lossless_codec.NAME
     if image.packed and declared > max(_MOST_FRAME, _MOST_RATIO * size):
         # Much from little: all is decoded once before any of it is kept, so that a false file takes a frame's memory.
         for _ in _frames(image, data, iter_pixels(data, **options)):
@@ -125,7 +125,13 @@ def _check_streams(image: ImageObject, data: Any) -> None:
         raise fault(image.path, came, f"at most {_MOST_FRAME // 2**20} MiB", "Decompress it with another program")
     if syntax == _RLE:  # its decoder is told the sizes, and counts
         return
-    claims = _jpeg_2000_claims if syntax in _JPEG_2000 else _jpeg_claims if syntax in (*_JPEG, *_JPEG_LS) else None
+    claims = (
+        _jpeg_2000_claims
+        if syntax in _JPEG_2000
+        else _jpeg_claims
+        if syntax in (*_JPEG, *lossless_codec.JPEG_LS)
+        else None
+    )
     if claims is None:
         expected = "JPEG, JPEG-LS, JPEG 2000, RLE or no compression"
         raise fault(image.path, f"transfer syntax {syntax.name}", expected, _COPY)

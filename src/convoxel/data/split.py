@@ -240,7 +240,8 @@ def count_validation(total: int, validation: int | float | None, noun: str = "sa
     Raises ConfigError if training or validation would be empty.
     """
     if total < 2:
-        raise DataError(f"validation: {total} usable {noun}; expected at least 2, to train and to validate. Add some.")
+        have = f"{total} of the {noun} {'is' if total == 1 else 'are'} usable"
+        raise DataError(f"validation: {have}; expected at least 2, to train and to validate. Add some.")
     if isinstance(validation, bool) or not isinstance(validation, (int, float, type(None))):
         raise ConfigError(f"validation is {validation!r}; expected a count (such as 30) or a fraction (such as 0.2).")
     if validation is None or isinstance(validation, float):

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import sys
 from pathlib import Path
 
 from convoxel.files.fault import fault
 
 _SHARE = 0.5  # of the free memory; what is read is often converted, and a network wants some, too
 _ALWAYS_BYTES = 64 * 2**20  # asking the system takes longer than reading an image of this size
+_LARGE_BYTES, _M_MMAP_THRESHOLD = 4 * 2**20, -3
 
 
 def free_memory() -> int | None:
@@ -49,3 +52,15 @@ def check_memory(path: object, needed: int, mend: str = "Close other programs, o
             f"at most {_SHARE:.0%} of what is free",
             mend,
         )
+
+
+def return_large_blocks() -> None:
+    """Let this process return large blocks of memory to the system as soon as they are freed.
+
+    glibc keeps blocks as large as one that was freed before, of up to 32 MiB, for the next ones. Tiles of several sizes
+    leave gaps there, so the memory of a long prediction grows. A block that is returned costs what the system takes to
+    clear its pages for the next one, which is little beside the computation of a tile of this size.
+    """
+    if sys.platform == "linux":
+        with contextlib.suppress(AttributeError, OSError):  # another C library, which has its own rules
+            ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)

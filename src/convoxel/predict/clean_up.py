@@ -101,10 +101,9 @@ class CleanUp:
         named += [("min_volume", rule.name) for rule in self.least if rule.name]
         for argument, name in named:
             if name not in classes[1:]:
-                words = "all, foreground, " if argument == "keep_largest" else ""
-                raise ConfigError(
-                    f"{argument}: got {brief(name)}; expected {words}{', '.join(classes[1:])} (classes of the run)."
-                )
+                words = [EACH, TOGETHER] if argument == "keep_largest" else []
+                known = ", ".join(dict.fromkeys([*words, *classes[1:]]))  # a class may be called foreground
+                raise ConfigError(f"{argument}: got {brief(name)}; expected {known} (classes of the run).")
         if len(self.keep_largest) > 1 and {EACH, TOGETHER} & set(self.keep_largest):
             raise ConfigError(f"keep_largest: got {','.join(self.keep_largest)}; expected one word, or names alone.")
         for rule in self.least:
