@@ -145,6 +145,23 @@ def fresh() -> Iterator[None]:
 
 
 @situation
+def memory_that_is_given_away_between_steps(compiled: Compiled) -> Any:
+    """As training over several machines does with the parts of weights and with inputs."""
+    net, x = conv(), image()
+    fast = compiled(net)
+    with torch.no_grad():
+        found = [fast(x)]
+        for tensor in (net.weight, x):
+            kept, memory = tensor.detach().clone() * 2, tensor.untyped_storage()
+            size = memory.nbytes()
+            memory.resize_(0)
+            memory.resize_(size)
+            tensor.copy_(kept)
+            found += [fast(x), fast(x)]
+    return found
+
+
+@situation
 def memory_shared_with_another_tensor(compiled: Compiled) -> Any:
     pool = torch.randn(100)
     net = conv()

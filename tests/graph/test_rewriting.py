@@ -157,6 +157,8 @@ def test_what_is_no_known_chain_stays() -> None:
     left(lambda b: b.act(b.affine("x", 0.2, 0.5), "clip", (0.0, 1.0)))
     left(lambda b: b.affine(b.act("x", "relu"), np.arange(1, 5), 0))  # a number for each channel
     left(lambda b: b.affine(b.act("x", "sigmoid"), 2, 0))
+    left(lambda b: b.affine(b.act("x", "tanh"), 1, 1e-12))  # a shift that keeps quotients finite
+    left(lambda b: b.act(b.affine("x", 1 / 6, 0.5), "clip", (1e-8, 1.0)))  # a bound that keeps logarithms finite
     left(lambda b: b.affine(b.act("x", "relu"), 2, 0), "v0", "v1")  # what lies between is a result
     left(lambda b: b.add("multiply", "x", b.act("x", "tanh")))
     left(lambda b: b.add("multiply", "x", b.act(b.affine("x", 2, 0), "sigmoid")))

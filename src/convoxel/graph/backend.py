@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch._dynamo.backends.common import aot_autograd
 from torch._dynamo.exc import TorchDynamoException
@@ -425,7 +426,7 @@ class _Runner:
         try:
             program = self._ready([x if slot is None else slot for x, slot in pairs], tensors)
             if program is not None:
-                return self._arranged(program(*tensors), tensors)
+                return self._arranged([torch.from_numpy(y) for y in program(*map(_array, tensors))], tensors)
         except Exception as reason:
             result = self._module(*values)  # which may raise what the model itself raises on these inputs
             self._failed = True
@@ -531,7 +532,24 @@ def _bytes_of(x: torch.Tensor) -> Array:
     """Return the memory from the tensor's first number to its last, which it shares."""
     last = sum((length - 1) * stride for length, stride in zip(x.shape, x.stride(), strict=True))
     count = (last + 1) * x.element_size() if x.numel() else 0
-    memory = torch.empty(0, dtype=torch.uint8, device="cpu")
-    memory.set_(x.untyped_storage(), x.storage_offset() * x.element_size(), (count,), (1,))
-    array: Array = memory.numpy()
-    return array
+    if x.storage_offset() * x.element_size() + count > x.untyped_storage().nbytes():
+        raise UnsupportedError("the memory of a weight has been given away")
+    return np.asarray(_Memory(x, np.dtype(np.uint8), (count,), (1,)))
+
+
+def _array(x: torch.Tensor) -> Array:
+    """Return a tensor as an array that shares its memory."""
+    if x.is_neg() or not x.numel() or x.untyped_storage().nbytes() == 0:
+        return x.numpy()  # which refuses what has no numbers, or others than its memory
+    strides = tuple(stride * x.element_size() for stride in x.stride())
+    return np.asarray(_Memory(x, np.dtype(str(x.dtype).removeprefix("torch.")), tuple(x.shape), strides))
+
+
+class _Memory:
+    """The memory of a tensor as NumPy asks for it. After PyTorch's ``numpy`` it could never change its size."""
+
+    def __init__(self, x: torch.Tensor, dtype: np.dtype[Any], shape: tuple[int, ...], strides: tuple[int, ...]) -> None:
+        self._owner = x  # lives as long as the array
+        self.__array_interface__ = {
+            "version": 3, "data": (x.data_ptr(), True), "typestr": dtype.str, "shape": shape, "strides": strides,
+        }  # fmt: skip

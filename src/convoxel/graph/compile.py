@@ -126,7 +126,9 @@ def _read(
         if not examples:
             raise GraphError("compile: there is no example input; give arrays that model(*example_inputs) accepts")
         try:
-            return read(model, examples), examples, [example.numpy() for example in examples]
+            imported = read(model, examples)
+            # Their shapes and types count; nobody writes to this memory, so the system gives none.
+            return imported, examples, [np.empty(x.shape, str(x.dtype).removeprefix("torch.")) for x in examples]
         except GraphError as error:
             advice = _advice(model, examples) if isinstance(model, torch.nn.Module) else ""
             if advice:

@@ -29,7 +29,7 @@ class _Function(NamedTuple):
 
 
 _Chain = tuple[_Function, ...]
-_IDENTITY = _Function("affine", 1.0, 0.0)
+_LAST_DIGIT = 2.0**-23  # of 1 as a float32
 _CLIPS = {"relu": (0.0, math.inf), "relu6": (0.0, 6.0)}
 _SELU = (_Function("elu", 1.6732632423543772), _Function("affine", 1.0507009873554805))
 _MOST_IN_GATE = 3  # functions that spell a gate
@@ -40,7 +40,7 @@ _HARD_SIGMOID = (_Function("affine", 1 / 6, 0.5), _Function("clip", 0.0, 1.0))
 
 
 def _close(a: float, b: float) -> bool:
-    return a == b or math.isclose(a, b, rel_tol=1e-6, abs_tol=1e-7)  # numbers of a file are float32
+    return math.isclose(a, b, rel_tol=1e-6)  # numbers of a file are float32; nothing is as good as zero but zero
 
 
 def _same(one: Sequence[_Function], other: Sequence[_Function]) -> bool:
@@ -57,7 +57,12 @@ def _reduced(chain: Sequence[_Function]) -> _Chain:
     done: list[_Function] = []
     for function in chain:
         _push(done, function)
-    return _named([function for function in done if not _same([function], [_IDENTITY])])
+    return _named([function for function in done if not _changes_nothing(function)])
+
+
+def _changes_nothing(function: _Function) -> bool:
+    """Return whether a scaling is by one, as far as float32 tells, and shifts by nothing at all."""
+    return function.kind == "affine" and function.b == 0 and abs(function.a - 1) <= _LAST_DIGIT
 
 
 def _push(done: list[_Function], function: _Function) -> None:

@@ -162,7 +162,7 @@ class _Walk:
     def _leaf(self, argument: Any, names: list[str]) -> Structure:
         result = self._results[argument] if isinstance(argument, torch.fx.Node) else argument
         if isinstance(result, torch.Tensor):
-            result_name = self._reader.constant(array_of(result).copy(), str(argument))
+            result_name = self._reader.constant(array_of(result), str(argument))
         elif isinstance(result, Value):
             result_name = result.name
         else:

@@ -106,7 +106,7 @@ class Call:
             return None
         if isinstance(tensor, Value) or not hasattr(tensor, "detach"):
             raise NotNative(f"{key} is computed by the network")
-        return array_of(tensor).copy()  # the program outlives the next training step
+        return array_of(tensor)
 
     def constant(self, key: str) -> str:
         """Add a constant argument to the graph and return its name, "" if it is absent."""
@@ -198,12 +198,15 @@ def dtype_name(dtype: torch.dtype) -> str:
 
 
 def array_of(tensor: torch.Tensor) -> Array:
-    """Return the numbers of a constant, which must not be changed; without data, its shape alone, as float32."""
+    """Return a copy of a constant's numbers; without data, its shape alone, as float32.
+
+    The program outlives the next training step. PyTorch makes the copy: memory that NumPy has seen can never change its
+    size, as training over several machines does.
+    """
     if tensor.is_meta:
         return ShapeOnly(tuple(tensor.shape), dtype_name(tensor.dtype))
-    if tensor.dtype == torch.bfloat16:  # NumPy has no such type
-        tensor = tensor.float()
-    array: Array = tensor.detach().cpu().numpy()
+    dtype = torch.float32 if tensor.dtype == torch.bfloat16 else tensor.dtype  # NumPy has no bfloat16
+    array: Array = tensor.detach().to("cpu", dtype, copy=True, memory_format=torch.contiguous_format).numpy()
     return array
 
 

@@ -30,7 +30,7 @@ def named(call: Call, term: Any, part: str, dtype: str) -> str:
             return term.name
         return call.add("cast", term.name, result=term.shape, dtype=dtype, to=dtype).name
     if isinstance(term, torch.Tensor):
-        return call.reader.constant(array_of(term).astype(dtype), f"{call.name}.{part}", source=term)
+        return call.reader.constant(array_of(term).astype(dtype, copy=False), f"{call.name}.{part}", source=term)
     return call.number(term, part, dtype)
 
 
@@ -102,7 +102,7 @@ def _scattered(call: Call, source: Any, function: str) -> Result:
 def _index(call: Call) -> Result:
     axes, indices = _places(call)
     if len(axes) == 1 and not isinstance(indices[0], Value) and indices[0].ndim == 1:
-        places = call.reader.constant(array_of(indices[0]).astype(np.int64), f"{call.name}.index")
+        places = call.reader.constant(array_of(indices[0]).astype(np.int64, copy=False), f"{call.name}.index")
         return call.add("gather", call.any("self"), places, axis=axes[0])
     operands = [named(call, index, "index", "int64") for index in indices]
     return call.add("index", call.any("self"), *operands, axes=axes)

@@ -71,6 +71,14 @@ def _elu(call: Call) -> Value:
     return call.add("elu", call.tensor("self").name, alpha=float(call["alpha"]))
 
 
+@rule("aten.rrelu.default", "aten.rrelu_.default")
+def _random_slope(call: Call) -> Value:
+    """Outside training the slope is the middle of those that are drawn then."""
+    if call["training"]:
+        raise NotNative("slopes that are drawn")
+    return call.add("leaky_relu", call.tensor("self").name, slope=(float(call["lower"]) + float(call["upper"])) / 2)
+
+
 @rule("aten.log_sigmoid.default")
 def _log_sigmoid(call: Call) -> Value:
     """−softplus(−x)."""
@@ -163,6 +171,7 @@ _BINARY = {
 @rule(
     *(f"aten.{name}.{overload}" for name in _BINARY for overload in ("default", "Tensor", "Scalar", "other")
       if (name in ("max", "min")) == (overload == "other")),
+    "aten.remainder.Scalar_Tensor",
 )  # fmt: skip
 def _of_two(call: Call) -> Value:
     operator = _BINARY[call.target.split(".")[1]]

@@ -58,4 +58,4 @@ def _cell(call: Call) -> Result:
 
 
 def _weight(call: Call, weight: torch.Tensor, index: int) -> str:
-    return call.reader.constant(array_of(weight).copy(), f"{call.name}.weight{index}", owner=weight)
+    return call.reader.constant(array_of(weight), f"{call.name}.weight{index}", owner=weight)

@@ -89,7 +89,7 @@ def _concat(call: Call) -> Value:
     parts = []
     for index, part in enumerate(call["tensors"]):
         if not isinstance(part, Value):
-            constant = array_of(part).copy()
+            constant = array_of(part)
             parts.append(call.reader.constant(constant, f"{call.name}.{index}", owner=part))
         elif part.dtype == "float32":
             parts.append(part.name)
@@ -262,7 +262,7 @@ def _named(call: Call, term: Any) -> str:
         return named(call, term, "other", dtype)
     if not isinstance(term, torch.Tensor):
         return call.number(term, "other", "float64" if dtype == "float32" else dtype)
-    return call.reader.constant(array_of(term).astype(dtype), f"{call.name}.other", source=term)
+    return call.reader.constant(array_of(term).astype(dtype, copy=False), f"{call.name}.other", source=term)
 
 
 def _cast(call: Call, name: str, term: Value) -> str:
