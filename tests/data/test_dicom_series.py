@@ -318,6 +318,22 @@ def test_what_is_no_image_is_refused_by_name(tmp_path: Path) -> None:
     refused(lambda: data.read_image(save(many, tmp_path / "many.dcm")), tmp_path / "many.dcm", "5000 frames", "4096")
 
 
+@pytest.mark.parametrize(
+    ("elements", "words"),
+    [
+        ({"RescaleSlope": "0"}, "RescaleSlope is 0"),
+        ({"BitsStored": 12, "HighBit": 15}, "HighBit is 15 with 12 bits"),
+        ({"PhotometricInterpretation": "HSV"}, "'HSV' with 3 samples"),
+        ({"PhotometricInterpretation": "MONOCHROME2"}, "with 3 samples"),
+    ],
+)
+def test_values_that_would_be_misread_are_refused(tmp_path: Path, elements: dict[str, Any], words: str) -> None:
+    colour = "PhotometricInterpretation" in elements
+    pixels = np.zeros((6, 7, 3), np.uint8) if colour else VOLUME[0].astype(np.uint16)
+    path = save(image(pixels, **elements), tmp_path / "a.dcm")
+    refused(lambda: data.read_image(path), path, words)
+
+
 def test_files_of_many_frames_in_one_folder_are_several_images(tmp_path: Path) -> None:
     """Beside each other, or beside a folder of slices; one alone, or several of one series, are the folder's image."""
     positions = [(3.0, 4.0, float(z)) for z in range(len(VOLUME))]

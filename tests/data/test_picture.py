@@ -9,6 +9,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+import imagecodecs
 import numpy as np
 import pytest
 from PIL import Image
@@ -51,6 +52,19 @@ def test_sixteen_bits_come_on_the_same_scale(tmp_path: Path, ending: str) -> Non
     array = np.array([[0, 257, 514], [65535, 1, 40000]], np.uint16)
     image = data.read_image(save(tmp_path / f"a{ending}", Image.fromarray(array))).image
     assert np.allclose(image[0], array / 257.0) and image.max() == 255
+
+
+@pytest.mark.parametrize("samples", [2, 3, 4])
+def test_colours_of_sixteen_bits_lose_nothing(tmp_path: Path, samples: int) -> None:
+    stored = np.random.default_rng(samples).integers(0, 2**16, (30, 41, samples)).astype(np.uint16)
+    path = tmp_path / "a.png"
+    path.write_bytes(imagecodecs.png_encode(stored))
+    expected = np.moveaxis(stored / 257, -1, 0)
+    if samples in (2, 4):  # on white
+        expected = expected[:-1] * expected[-1:] / 255 + 255 - expected[-1:]
+    np.testing.assert_allclose(data.read_image(path).image, expected, rtol=0, atol=1e-4)
+    path.write_bytes(path.read_bytes()[:-100])
+    refused(lambda: data.read_image(path), path, "cannot be decoded")
 
 
 def test_one_bit_palette_and_transparency(tmp_path: Path) -> None:

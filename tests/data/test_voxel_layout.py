@@ -149,6 +149,18 @@ def test_spacing_without_orientation(tmp_path: Path) -> None:
     assert back.spacing_mm == (0.5, 2.0) and back.affine is None and (back.image == 1).all()
 
 
+def test_voxels_behind_a_gap(tmp_path: Path) -> None:
+    """HeaderSize counts from the beginning of the file, -1 from its end, as ITK reads it."""
+    values = np.arange(24, dtype="<i2").reshape(4, 3, 2)
+    lines = "ObjectType = Image\nNDims = 3\nDimSize = 2 3 4\nElementType = MET_SHORT\nHeaderSize = {}\n"
+    for size in ("-1", "200"):
+        path = tmp_path / f"{size}.mha"
+        head = (lines.format(size) + "ElementDataFile = LOCAL\n").encode()
+        path.write_bytes(head.ljust(200, b"?") + values.tobytes())
+        theirs = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(path)))
+        assert np.array_equal(theirs, values) and np.array_equal(data.read_image(path).image[0].T, values)
+
+
 def test_voxels_beside_their_header_belong_to_the_image(tmp_path: Path) -> None:
     for name in ("images", "labels"):
         (tmp_path / name).mkdir()

@@ -85,6 +85,8 @@ def open_classes(folder: Path, errors: Opening) -> Collection:
     classes = list(errors.classes) or names
     if len(classes) < 2:
         mend = "Put the images of each class into a folder named after it"
+        if (folder / "labels.csv").is_file():
+            mend += ", or name the columns of labels.csv in its first line: file and class"
         raise fault(first, f"{len(classes)} class folders", "at least two, one a class", mend)
     files = [file for part, place in parts.items() for file in _list_part(part, place, classes, errors)]
     return open_class_files(folder, shown(folder.resolve().name), files, classes, errors, parts=tuple(parts))

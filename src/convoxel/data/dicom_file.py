@@ -42,6 +42,11 @@ _MOST_CINE = 65_535  # frames that share one description
 _MOST_VALUE = 4096  # bytes of a value that is no table and no pixels
 _MOST_NUMBER = 1e15
 _MOST_SIDE = 65_535
+# Kinds of pixels by their number of samples, the first for files that say none; HSV, CMYK and ARGB are long retired.
+_PHOTOMETRIC = {
+    1: ("MONOCHROME2", "MONOCHROME1", "PALETTE COLOR"),
+    3: ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_422", "YBR_PARTIAL_420", "YBR_ICT", "YBR_RCT"),
+}
 ELEMENTS = [
     *("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "InstanceNumber"),
     *("FrameOfReferenceUID", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "ImagerPixelSpacing"),
@@ -368,8 +373,16 @@ def read_image_object(path: Path, elements: Elements, *, bits_allowed: tuple[int
         came = f"{samples} samples a pixel of {bits} bits ({stored} stored)"
         expected = f"1 or 3 samples of {', '.join(map(str, bits_allowed))} bits"
         raise fault(path, came, expected, "Convert the image")
-    photometric = str(elements.get("PhotometricInterpretation") or "MONOCHROME2").strip()
+    kinds = _PHOTOMETRIC[samples]
+    photometric = str(elements.get("PhotometricInterpretation") or kinds[0]).strip()
+    if photometric not in kinds:
+        came = f"PhotometricInterpretation is {brief(photometric)} with {samples} samples a pixel"
+        raise fault(path, came, f"one of {', '.join(kinds)}", "Convert the image")
     packed = _is_packed(path, elements.data)
+    highest = whole_number(path, elements, "HighBit", 0, 63, stored - 1)
+    if highest != stored - 1 and not packed:  # where the bits of a value lie is then uncertain
+        came = f"HighBit is {highest} with {stored} bits stored"
+        raise fault(path, came, f"{stored - 1}, the last of them", "Convert the image")
     shared = 2 if photometric == "YBR_FULL_422" else 3  # in 4:2:2, two pixels have one colour
     claimed, size = count * rows * columns * samples * bits // 8 * shared // 3, elements.file_bytes
     if not packed and claimed > size:
@@ -448,6 +461,9 @@ def _frame(path: Path, index: int, sources: list[Elements]) -> Frame:
         (_numbers(path, sources, "PixelValueTransformationSequence", name, 1) or [default])[0]
         for name, default in (("RescaleSlope", 1.0), ("RescaleIntercept", 0.0))
     )
+    if slope == 0:
+        came = "RescaleSlope is 0, which makes all values equal"
+        raise fault(path, came, "another number", "Write the slope again, 1 for none")
     return Frame(index, place, spacing, slope, intercept)
 
 

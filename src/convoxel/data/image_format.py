@@ -241,6 +241,8 @@ def image_format(path: Path) -> ImageFormat:
     """Return the format of a file or folder; DataError where none is known."""
     found = find_format(path)
     if found is None:
+        if not path.exists():
+            raise fault(path, "there is no such file or folder", "an image", "Check the path")
         came = "this is a folder, and no image" if path.is_dir() else "no image format is known by this ending"
         raise fault(path, came, expected_endings(), "Convert the image")
     return found

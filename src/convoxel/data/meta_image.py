@@ -67,7 +67,7 @@ def read_layout(path: Path) -> VoxelLayout:
     header = Header(shape, channels, spacing[: len(shape)], affine, origin=origin if axes < 4 else None)
     packed = _flag(path, fields, "CompressedData")
     location = fields["ElementDataFile"]
-    start = end if location == "LOCAL" else _header_size(path, fields)
+    start = _header_size(path, fields) or (end if location == "LOCAL" else 0)
     if packed and start < 0:
         raise fault(path, "HeaderSize is -1 with compressed data", "0 or more", _COPY)
     wrapper = ZLIB_WRAPPER if packed else None

@@ -66,7 +66,8 @@ def read_values(path: Path, label: bool) -> tuple[Header, Array]:
 
 def read_pixels(path: Path) -> tuple[Header, NDArray[np.float32]]:
     """Return header and float32 pixels (1 or 3, *shape) on the scale 0…255."""
-    return _read(path, _grey_or_colour)
+    fine = _has_fine_colours(read_bytes(path, 26))
+    return _read(path, lambda image: _fine_colours(path) if fine else _grey_or_colour(image))
 
 
 def read_indices(path: Path) -> tuple[Header, Array]:
@@ -140,7 +141,8 @@ def _open(path: Path) -> Image:
         image: Image = _opened(kind, content)
     except Exception as error:  # any failure to open an outside picture is a fault of the picture
         raise fault(path, f"the {kind} header cannot be read ({error})", "a valid picture", _COPY) from None
-    decoded = width * height * _PIXEL_BYTES.get(image.mode, len(image.getbands()))
+    fine = 2 if _has_fine_colours(content) else 1
+    decoded = width * height * _PIXEL_BYTES.get(image.mode, len(image.getbands())) * fine
     check_ratio(path, len(content), decoded)
     check_memory(path, (1 + (kind == "JPEG")) * decoded + 4 * width * height * min(len(image.getbands()), 3))
     return image
@@ -249,6 +251,30 @@ def _strip_colours(image: Image, *, wide: bool) -> NDArray[np.float32]:
     if grey:
         return np.asarray(image.convert("L"), np.float32)[None]
     return np.moveaxis(np.asarray(image.convert("RGB"), np.float32), -1, 0)
+
+
+def _has_fine_colours(head: bytes) -> bool:
+    """Return whether a picture's first bytes are those of a PNG with colours, or grey and alpha, of 16 bits."""
+    return head[:8] == b"\x89PNG\r\n\x1a\n" and head[24:25] == b"\x10" and head[25] in (2, 4, 6)
+
+
+def _fine_colours(path: Path) -> NDArray[np.float32]:
+    """Return float32 (1 or 3, height, width) of such a PNG, of which Pillow keeps 8 bits."""
+    try:
+        import imagecodecs
+    except ImportError as error:
+        raise UnsupportedError("PNG of 16 bits need imagecodecs: pip install 'convoxel[formats]'.") from error
+    stored = imagecodecs.png_decode(read_bytes(path))
+    colours = stored.shape[2] - (stored.shape[2] in (2, 4))
+    result = np.empty((colours, *stored.shape[:2]), np.float32)
+    rows = max(_STRIP // stored.shape[1], 1)
+    for top in range(0, len(stored), rows):
+        strip = np.moveaxis(stored[top : top + rows] / np.float32(257), -1, 0)
+        if len(strip) > colours:
+            share = strip[colours:] / np.float32(255)
+            strip = strip[:colours] * share + 255 * (1 - share)
+        result[:, top : top + rows] = strip
+    return result
 
 
 def _indices(path: Path, image: Image) -> Array:
