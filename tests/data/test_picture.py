@@ -16,8 +16,11 @@ from PIL import Image
 
 from convoxel import data
 from convoxel.data import picture
+from convoxel.data.image_file import map_image
 from convoxel.data.label_file import read_label
+from convoxel.data.mapped_image import MappedImage
 from convoxel.errors import DataError
+from convoxel.files import file_array
 from tests.support.refusal import refused
 
 RNG = np.random.default_rng(11)
@@ -83,6 +86,20 @@ def test_one_bit_palette_and_transparency(tmp_path: Path) -> None:
     assert np.array_equal(data.read_image(save(tmp_path / "la.png", Image.fromarray(grey_alpha))).image, GREY[None])
     marked = save(tmp_path / "trns.png", Image.fromarray(np.zeros((4, 4), np.uint8)), transparency=0)
     assert (data.read_image(marked).image == 255).all()
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "CMYK", "turned"])
+def test_large_pictures_are_mapped_as_they_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
+    stored = np.random.default_rng(1).integers(0, 256, (40, 30, 4)).astype(np.uint8)
+    shown = Image.fromarray(stored, "RGBA").convert("RGB" if mode == "turned" else mode)
+    path, exif = tmp_path / f"a.{'jpg' if mode in ('CMYK', 'turned') else 'png'}", Image.Exif()
+    exif[0x0112] = 6 if mode == "turned" else 1
+    shown.save(path, exif=exif)
+    assert isinstance(map_image(path).image, np.ndarray)
+    monkeypatch.setattr(file_array, "MOST_IN_MEMORY", 1000)
+    mapped, read = map_image(path), data.read_image(path)
+    assert isinstance(mapped.image, MappedImage) and mapped.image.stored.dtype == np.uint8
+    assert np.array_equal(mapped.image[:,], read.image) and mapped.image.shape == read.image.shape
 
 
 def test_cmyk_and_float_and_stack(tmp_path: Path) -> None:

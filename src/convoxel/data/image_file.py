@@ -140,7 +140,7 @@ def map_image(
     """Return one image file as a Sample whose values stay as stored, where the format allows it.
 
     ``image`` is then a ``MappedImage``, of which parts are read: of the file, of its chunks, or of what a compressed
-    NIfTI, MetaImage, NRRD or large TIFF file or DICOM series was decoded to. Any other image (PNG, JPEG) is read as a
+    NIfTI, MetaImage or NRRD file, a DICOM series, or a large picture was decoded to. Any other image is read as a
     whole. Arguments and errors as of ``read_image``.
     """
     path = Path(path)

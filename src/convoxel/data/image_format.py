@@ -146,8 +146,8 @@ FORMATS = (
         extra="formats",
     ),
     # The content tells pictures apart: a JPEG named .png is read, and so is a TIFF.
-    ImageFormat("PNG", (".png",), tiff.read_header, tiff.read_values, pack=picture.pack, extra="train"),
-    ImageFormat("JPEG", (".jpg", ".jpeg"), tiff.read_header, tiff.read_values, extra="train"),
+    ImageFormat("PNG", (".png",), tiff.read_header, tiff.read_values, tiff.map_values, picture.pack, extra="train"),
+    ImageFormat("JPEG", (".jpg", ".jpeg"), tiff.read_header, tiff.read_values, tiff.map_values, extra="train"),
     ImageFormat(
         "TIFF", (".tif", ".tiff"), tiff.read_header, tiff.read_values, tiff.map_values, tiff.pack, extra="train"
     ),

@@ -10,26 +10,31 @@ stored. The first bytes tell the format: a JPEG named .png is read. Nothing is r
 from __future__ import annotations
 
 import io
+import math
 import struct
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from convoxel.data.image_header import Header
 from convoxel.data.jpeg_end import lengthen
+from convoxel.data.mapped_image import MappedImage
 from convoxel.errors import DataError, UnsupportedError
 from convoxel.files.fault import fault
+from convoxel.files.file_array import FileArray, lies_in_file, new_array
 from convoxel.files.memory import check_memory
 from convoxel.files.stream import MOST_DEFLATE_RATIO, check_ratio, read_bytes
 from convoxel.files.values import Array
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+Stored = TypeVar("Stored", Array, FileArray, Array | FileArray)
 
 # Below Pillow's own limit (89 478 485), beyond which it warns.
 MOST_PIXELS = 89_000_000
@@ -70,6 +75,24 @@ def read_pixels(path: Path) -> tuple[Header, NDArray[np.float32]]:
     return _read(path, lambda image: _fine_colours(path) if fine else _grey_or_colour(image))
 
 
+def map_values(path: Path) -> tuple[Header, MappedImage] | None:
+    """Return header and values on the scale 0…255 that lie in a temporary file.
+
+    None where they are small, or have 16 bits.
+    """
+    with _open(path) as image:
+        header = _header(path, image)
+        whole_numbers = not (image.mode.startswith("I") or _has_fine_colours(read_bytes(path, 26)))
+    if not whole_numbers or not lies_in_file(4 * header.channels * math.prod(header.shape)):
+        return None
+
+    def colours(strip: Image) -> Array:
+        return _strip_colours(strip, wide=False).astype(np.uint8)
+
+    header, values = _read(path, lambda image: _by_strips(image, colours, new_array))
+    return header, MappedImage(values)
+
+
 def read_indices(path: Path) -> tuple[Header, Array]:
     """Return header and label values (1, *shape): grey values or palette indices as stored."""
     if read_bytes(path, 3) == b"\xff\xd8\xff":
@@ -79,7 +102,7 @@ def read_indices(path: Path) -> tuple[Header, Array]:
     return replace(header, channels=1), values
 
 
-def _read(path: Path, convert: Callable[[Image], Array]) -> tuple[Header, Array]:
+def _read(path: Path, convert: Callable[[Image], Stored]) -> tuple[Header, Stored]:
     with _open(path) as image:
         header = _header(path, image)
         try:
@@ -93,7 +116,7 @@ def _read(path: Path, convert: Callable[[Image], Array]) -> tuple[Header, Array]
         raise fault(path, "the picture ends too early: its last pixels are missing", "a whole JPEG", _COPY)
     if pixels.shape[1:] != header.shape:
         raise fault(path, f"the picture decodes to {pixels.shape[1:]}", f"{header.shape} as in the header", _COPY)
-    return header, np.ascontiguousarray(pixels)
+    return header, pixels
 
 
 def _is_whole(path: Path, image: Image) -> bool:
@@ -219,15 +242,20 @@ def _upright(image: Image) -> Image:
     return ImageOps.exif_transpose(image)
 
 
-def _by_strips(image: Image, convert: Callable[[Image], Array]) -> Array:
-    """Return what ``convert`` makes of a picture, strip by strip: it takes several copies of what it is given."""
+def _by_strips(
+    image: Image, convert: Callable[[Image], Array], make: Callable[[tuple[int, ...], Any], Stored]
+) -> Stored:
+    """Return what ``convert`` makes of a picture, strip by strip: it takes several copies of what it is given.
+
+    ``make`` makes the array of a shape and type.
+    """
     width, height = image.size
     rows = max(_STRIP // width, 1)
-    result: Array | None = None
+    result: Stored | None = None
     for top in range(0, height, rows):
         values = convert(image.crop((0, top, width, min(top + rows, height))))
         if result is None:
-            result = np.empty((len(values), height, width), values.dtype)
+            result = make((len(values), height, width), values.dtype)
         result[:, top : top + rows] = values
     assert result is not None
     return result
@@ -236,7 +264,7 @@ def _by_strips(image: Image, convert: Callable[[Image], Array]) -> Array:
 def _grey_or_colour(image: Image) -> NDArray[np.float32]:
     """Return float32 (1 or 3, height, width), transparent pixels blended with white."""
     wide = image.mode.startswith("I")  # a PNG of 16 bits, "I" in older versions of Pillow
-    return _by_strips(image, lambda strip: _strip_colours(strip, wide=wide))
+    return _by_strips(image, lambda strip: _strip_colours(strip, wide=wide), np.empty)
 
 
 def _strip_colours(image: Image, *, wide: bool) -> NDArray[np.float32]:
@@ -299,7 +327,7 @@ def _indices(path: Path, image: Image) -> Array:
             raise fault(path, came, expected, mend)
         return values[None, ..., 0]
 
-    return _by_strips(image, shades)
+    return _by_strips(image, shades, np.empty)
 
 
 def _stretch(path: Path) -> int:

@@ -80,7 +80,7 @@ def map_values(path: Path) -> tuple[Header, MappedImage] | None:
     other; None where they are small.
     """
     if not is_tiff(read_bytes(path, 4)):
-        return None
+        return picture.map_values(path)
     image = _open(path)
     stored = _stored_view(path, image)
     if stored is not None and image.form.scale is not None:
