@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -383,3 +383,57 @@ def _counted(row: models.Info) -> models.Info:
     summary = find_network(row.name, [(1, *row.shape)]).describe()
     field = max((int(size) for size in summary.field.size), default=None) if summary.field else None
     return row._replace(params=summary.params, macs=summary.macs, field=field)
+
+
+_MULTIPLES = (2, 4, 8, 16, 32, 64, 128)
+
+
+def fit_input(word: str, network: NamedNetwork) -> tuple[Shape, tuple[int, ...]]:
+    """Return the shape of an input that a network takes and that holds an image, and where the image begins in it.
+
+    An image of a size that the network does not take is padded behind its end; where the network has one size alone,
+    a larger image is cut to its middle, so that it begins before the input does (a negative place).
+
+    Args:
+        word: name, run folder or file of the network.
+        network: the network, found for the shape of the image.
+
+    Raises:
+        ConfigError: the network takes another number of axes.
+        ShapeError: the network takes no size that is near.
+    """
+    source, shape = network.open(), network.shape
+    size, axes, usual = shape[2:], len(shape) - 2, source.usual()
+    if usual and len(usual[0]) != len(shape):
+        raise ConfigError(
+            f"image: it has {axes} axes, but {network.name} takes {len(usual[0]) - 2}. Choose an image of that kind."
+        )
+    fixed = usual[0][1] if usual else shape[1]
+    trials = [size, *(tuple(-(-side // step) * step for side in size) for step in _MULTIPLES)]
+    trials += [tuple(usual[0][2:])] if usual else []
+    trials += [(side,) * axes for side in range(max(size), max(size) + _MULTIPLES[-1])]
+    for channels in dict.fromkeys((shape[1], fixed, 1, 3)):
+        for trial in trials:
+            if source.accepts([(1, channels, *trial)]) is not None:
+                best = _smallest(replace(network, shapes=((1, channels, *trial),)), word, size)
+                return (1, channels, *best), _cut_in_middle(best, size)
+    source.record([shape])  # raises with the sizes that the network takes
+    raise AssertionError(word)
+
+
+def _smallest(network: NamedNetwork, word: str, size: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the smallest size that holds ``size``, of a network shown for one that it takes."""
+    one = network.shape[2:]
+    if one == size:
+        return one
+    try:
+        known = open_sizes(network, word)
+    except ConfigError:  # its axes cannot be followed
+        return one
+    best = tuple(each.nearest(side)[-1] for each, side in zip(known.valid.sizes, size, strict=True))
+    return best if known.accepts([(*network.shape[:2], *best)]) is not None else one
+
+
+def _cut_in_middle(given: Sequence[int], size: Sequence[int]) -> tuple[int, ...]:
+    """Return the place of an image's first voxel in an input that begins with it, or that is smaller."""
+    return tuple((side - own) // 2 if side < own else 0 for side, own in zip(given, size, strict=True))

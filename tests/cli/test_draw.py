@@ -108,6 +108,15 @@ def test_fields_over_an_image_with_their_influence(capsys: pytest.CaptureFixture
     assert text.count("<image") == 2 and "data-influence" in text
 
 
+def test_an_image_of_any_size_is_padded_to_one_that_the_network_takes(capsys: pytest.CaptureFixture[str]) -> None:
+    Image.fromarray(np.arange(51 * 37, dtype=np.uint16).astype(np.uint8).reshape(51, 37)).save("odd.png")
+    for options, size in (("--set levels=3", "56 × 40"), ("--set levels=2 --set padding=none", "52 × 44")):
+        line = f"field unet {options} --image odd.png"
+        said = run(capsys, line)
+        assert f"of {size}" in said and f"The image of 51 × 37 is padded to {size}" in said
+    assert "padded" not in run(capsys, "field resnet18 --layer layer1 --image odd.png")
+
+
 @pytest.mark.parametrize("line, match", [
     ("conv --size 5x", "size: got '5x'; expected whole numbers"),
     ("conv --size 0", "size: got '0'"),

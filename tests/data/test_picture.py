@@ -311,3 +311,11 @@ def test_a_set_says_what_was_done_to_its_pictures(tmp_path: Path) -> None:
             save(tmp_path / name / f"{i}.png", Image.fromarray(pixels if i else pixels[..., :3]))
     (note,) = data.load(tmp_path, "classify").notes
     assert note == "transparent pixels are blended with white in 4 images; the first: a/1.png"
+
+
+def test_masks_of_0_and_255_are_written_in_shades(tmp_path: Path) -> None:
+    mask = np.zeros((6, 9), np.uint8)
+    mask[2:4, 3:5] = 255
+    for name, label, mode in (("mask", mask, "L"), ("classes", mask // 255, "P"), ("ignored", mask + (mask == 0), "P")):
+        with Image.open(data.write_label(tmp_path / f"{name}.png", label)) as picture:
+            assert picture.mode == mode and np.array_equal(np.asarray(picture), label)

@@ -41,6 +41,13 @@ def test_panels_mark_labels_and_each_kind_of_error() -> None:
     assert right[0] == right[1] == right[2]  # where they agree nothing is marked
 
 
+def test_masks_of_paint_programs_have_one_class() -> None:
+    image, mask = RNG.random((12, 12)), np.zeros((12, 12), np.uint8)
+    mask[3:8, 3:8] = 255
+    both = [draw.overlay(image, each, classes=("back", "cell")) for each in (mask, mask // 255)]
+    assert np.array_equal(*map(np.asarray, both))
+
+
 def test_errors_partition_the_wrong_pixels() -> None:
     label, prediction = RNG.integers(0, 3, (2, 30, 30))
     kinds = errors(label, prediction)

@@ -51,6 +51,19 @@ def segment(pictures: Path, output: Path, **entries: Any) -> TrainConfig:
     )
 
 
+def test_label_maps_have_the_values_of_the_masks(pictures: Path, tmp_path: Path) -> None:
+    for kind in ("images", "labels"):
+        (tmp_path / "set" / kind).mkdir(parents=True)
+        for file in (pictures / kind).iterdir():
+            values = np.asarray(Image.open(file)) * np.uint8(255 if kind == "labels" else 1)
+            Image.fromarray(values).save(tmp_path / "set" / kind / file.name)
+    fit(segment(tmp_path / "set", tmp_path / "run", model="unet", levels=1, width=4))
+    words = ["--input", str(tmp_path / "set" / "images"), "--output", str(tmp_path / "maps")]
+    assert main(["predict", str(tmp_path / "run"), *words]) == 0
+    found = np.stack([np.asarray(Image.open(file)) for file in (tmp_path / "maps").glob("*.png")])
+    assert len(found) == 6 and set(np.unique(found)) == {0, 255}
+
+
 @pytest.mark.parametrize("entries", [
     {"model": "unet", "levels": 2, "width": 4, "model_options": {"deep_supervision": 1, "sizes": "pad"}},
     {"model": "unet", "levels": 2, "width": 4, "model_options": {"block": "residual", "strides": [[1, 2], 2]}},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import re
 from collections.abc import Callable
@@ -572,19 +573,27 @@ def field(
         str | None, typer.Option(help="Layer whose output is meant (default: the last one with positions).")
     ] = None,
     at: Annotated[str | None, typer.Option(help="Position of the output in its map (default: the middle).")] = None,
-    image: Annotated[Path | None, typer.Option(help="Image or volume to draw over; the network sees its size.")] = None,
+    image: Annotated[
+        Path | None,
+        typer.Option(help="Image or volume to draw over; it is padded where the network does not take its size."),
+    ] = None,
     effective: Annotated[bool, typer.Option("--effective", help="Measure the influence of each pixel too.")] = False,
     weights: Weights = None,
 ) -> Figure:
     """Show what one output sees of the image: its exact receptive field, and its measured influence."""
     from convoxel import draw
 
-    pixels = None
+    pixels, fitted = None, ""
     if image is not None:
         from convoxel.data import read_image
+        from convoxel.draw.field_picture import fit_image
+        from convoxel.lookup import fit_input
 
         pixels = read_image(image).image
-        shape = shape or ",".join(map(str, (1, *pixels.shape)))
+        if shape is None:
+            network = _find(model, ",".join(map(str, (1, *pixels.shape))), assign)
+            pixels, fitted = fit_image(pixels, *fit_input(model, network))
+            shape = ",".join(map(str, (1, *pixels.shape)))
     place = None if at is None else parse_sizes("at", at, least=0)
     of = _subject(model, shape, assign)
     measured = None
@@ -600,7 +609,8 @@ def field(
         measured = effective_field(found.module, x, layer=layer, position=of.map(layer).place(place)).array
     # Of an image with neither one nor three channels, the first is drawn.
     shown = pixels if pixels is None or pixels.shape[0] in (1, 3) else pixels[0]
-    return draw.field(of, at=place, layer=layer, image=shown, effective=measured)
+    figure = draw.field(of, at=place, layer=layer, image=shown, effective=measured)
+    return dataclasses.replace(figure, text=f"{figure.text}{fitted}")
 
 
 @_picture("convoxel draw funnel resnet18 --svg funnel.svg")
@@ -662,8 +672,6 @@ def _find(
 
 def _subject(model: str, shape: str | None, assign: list[str] | None) -> Subject:
     """Return the network that the command is told to draw, traced."""
-    import dataclasses
-
     from convoxel.draw.network_outline import subject
 
     found = _find(model, shape, assign)

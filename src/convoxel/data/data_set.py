@@ -46,6 +46,7 @@ class Sample:
         source: the image's file, or None.
         origin: what of that file's own header survives in files written ``like`` this sample, or None.
         oriented: False where the file states no orientation, so that its affine is a guess.
+        painted: whether the label's file holds 255 in place of 1, as masks from paint programs do (default False).
 
     The arrays of a sample that a Split returns are read-only, since they are kept for the next epoch: copy them before
     you change them.
@@ -59,6 +60,7 @@ class Sample:
     source: Path | None = None
     origin: object = None
     oriented: bool = True
+    painted: bool = False
 
     @property
     def stated_affine(self) -> Affine:

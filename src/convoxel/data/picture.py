@@ -338,12 +338,13 @@ def _stretch(path: Path) -> int:
 
 
 def pack(path: Path, values: Array, header: Header, label: bool) -> bytes:
-    """Return the bytes of a PNG: class numbers as a palette picture, or 1 or 3 channels of values 0…255."""
+    """Return the bytes of a PNG: class numbers as a palette picture, masks of 0 and 255 and images in shades."""
     if header.dims != 2:
         came = f"{header.dims} spatial axes (array of shape {values.shape[label:]})"
         raise fault(path, came, "2 for PNG", "Write one image a file, volumes as .nii.gz or .npy")
-    if label:
-        return pack_picture(values[0], palette=True)
+    if label:  # a mask of 0 and 255 is what paint programs make: grey
+        painted = values.max(initial=0) == 255 and not ((values > 0) & (values < 255)).any()
+        return pack_picture(values[0], palette=not painted)
     if len(values) not in (1, 3) or not (values.min() >= 0 and values.max() <= 255):
         came = f"an image of {len(values)} channels, values {values.min():g} to {values.max():g}"
         raise fault(path, came, "1 or 3 channels of values 0 to 255 for PNG", "Scale it, or write .nii.gz or .npy")

@@ -17,7 +17,7 @@ import numpy as np
 
 from convoxel.data.channel_files import channel_of, gather_channels, read_channels, read_image_header, whole_case
 from convoxel.data.collection import Collection
-from convoxel.data.data_set import Entry, Sample, Sources
+from convoxel.data.data_set import IGNORED, Entry, Sample, Sources
 from convoxel.data.dataset_json import LabelScheme
 from convoxel.data.folder_parts import find_parts, subfolders
 from convoxel.data.geometry import fit_label
@@ -325,6 +325,7 @@ def _entry(pair: Pair, header: Header, dims: int, channels: int, scheme: LabelSc
         if not _match(pair, grid, label_header, resample_labels=resample_labels).same:
             values = fit_label(pair.label, values, label_header.affine, grid.shape, grid.affine)
         label = np.ascontiguousarray(apply_scheme(pair.label, values, scheme))
-        return replace(sample, name=pair.name, label=label)
+        painted = bool(label.max(initial=0) == 1 and values.max() == IGNORED != scheme.ignored)
+        return replace(sample, name=pair.name, label=label, painted=painted)
 
     return Entry(pair.name, header.shape, header.spacing_mm, read, None, header.stated_affine, pair.subject)

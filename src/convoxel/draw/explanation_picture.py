@@ -35,6 +35,7 @@ _COLUMNS = 2  # of pictures
 _FOR, _AGAINST = "class5", "class2"
 _USUAL = 0.998  # share of pixels that the scale of integrated gradients shows apart
 _COVER = 0.82  # opacity of the strongest place
+_GREY = 128  # of the image under the scale's colours
 _FRAME = Look(stroke="faint", weight=1)
 _CROSS = Look(stroke="class2", weight=1, opacity=0.9, dash=(4, 4))
 _FIELD = Look(stroke="class1", weight=2.5)
@@ -299,9 +300,11 @@ class _Block:
     def _scale(self, found: Attribution, x: float, y: float) -> Iterator[Shape]:
         """Yield the scale of a map: its colours over grey, the numbers beside them, its unit below the largest."""
         tall, largest = self.height, self.largest
-        shares = np.linspace(1.0, -1.0 if found.signed else 0.0, 128)[:, None]
-        yield Box(x, y, _BAR, tall, look=Look(fill="faint"))
-        yield Bitmap(x, y, _BAR, tall, Image.fromarray(_tint(shares, signed=found.signed), "RGBA"), smooth=True)
+        tint = _tint(np.linspace(1.0, -1.0 if found.signed else 0.0, 128)[:, None], signed=found.signed)
+        # Opaque: over the grey of an image it is the same on light pages, dark ones and paper.
+        cover = tint[..., 3:] / 255
+        shown = np.rint(cover * tint[..., :3] + (1 - cover) * _GREY).astype(np.uint8)
+        yield Bitmap(x, y, _BAR, tall, Image.fromarray(shown), smooth=True)
         yield Box(x, y, _BAR, tall, look=_FRAME)
         numbers = (largest, 0.0, -largest) if found.signed else (largest, largest / 2, 0.0)
         for value, place in zip(numbers, (y + 9, y + tall / 2 + 4, y + tall), strict=True):

@@ -96,6 +96,28 @@ def _given(name: str, array: ArrayLike | None, size: tuple[int, ...]) -> Pixels 
     return found
 
 
+def fit_image(image: Pixels, shape: Sequence[int], before: Sequence[int]) -> tuple[Pixels, str]:
+    """Return an image as the input of a network, and what was done to it in words; "" where it has that size.
+
+    Args:
+        image: (channels, *spatial).
+        shape: shape of the input, (1, channels, *spatial).
+        before: where the image begins in the input along each axis; negative where it is cut.
+    """
+    size, wanted = image.shape[1:], tuple(shape[2:])
+    if shape[1] != len(image):  # the field is that of any number of channels
+        image = np.broadcast_to(image[:1], (shape[1], *size))
+    if wanted == size:
+        return image, ""
+    starts = [max(-place, 0) for place in before]
+    inside = (slice(None), *(slice(start, start + side) for start, side in zip(starts, wanted, strict=True)))
+    image = image[inside]
+    behind = [(0, side - own) for side, own in zip(wanted, image.shape[1:], strict=True)]
+    done = "cut" if min(before) < 0 else "padded"
+    filled = np.pad(image, [(0, 0), *behind], constant_values=image.min())
+    return filled, f" The image of {sizes(size)} is {done} to {sizes(wanted)}, a size that the network takes."
+
+
 @dataclass(frozen=True)
 class _Scene:
     """An output, its receptive field, the image and the measured influence."""

@@ -61,7 +61,7 @@ def overlay(
 
     Args:
         image: (rows, columns), (1 or 3, rows, columns) or (rows, columns, 3); any number type.
-        label: (rows, columns) of whole numbers, 0 = background; or None.
+        label: (rows, columns) of whole numbers, 0 = background; masks of 0 and 255 count as 0 and 1; or None.
         prediction: like label; or None.
         classes: the names, background first; they make the legend.
         spacing: size of a pixel (row, column), so that the picture has the body's proportions.
@@ -85,7 +85,7 @@ def overlay(
     if crop:
         image, label, prediction = _crop(image, label, prediction)
     pictures = panels(image, label, prediction, spacing=spacing, height=panel_height, window=window)
-    given = [np.asarray(a) for a in (label, prediction) if a is not None]
+    given = [_classes(np.asarray(a)) for a in (label, prediction) if a is not None]
     entries = [(Look(fill=role), words) for role, words in overlay_legend(classes, *given)]
     return _compose(pictures, captions or {}, marks, entries, title)
 
@@ -169,7 +169,7 @@ def _enlarged(
     """Return the image and those label maps that are given, all of the size of a panel."""
     base = image_pixels(image, window)
     given = {"label": label, "prediction": prediction}
-    there = {name: np.asarray(array) for name, array in given.items() if array is not None}
+    there = {name: _classes(np.asarray(array)) for name, array in given.items() if array is not None}
     for name, array in there.items():
         if array.shape != base.shape[:2]:
             raise ShapeError(
@@ -179,6 +179,12 @@ def _enlarged(
     size = _panel_size(base.shape[:2], spacing, height)
     grey = Image.fromarray(base).resize(size, Image.Resampling.BICUBIC)
     return grey, {name: enlarge(array, size) for name, array in there.items()}
+
+
+def _classes(labels: Array) -> Array:
+    """Return class numbers: masks of 0 and 255, as paint programs make them, have one class."""
+    found = set(np.unique(labels).tolist())
+    return np.minimum(labels, 1) if 255 in found <= {0, 255} else labels
 
 
 def _veil(shades: Array, alpha: Array) -> Image.Image:

@@ -21,7 +21,7 @@ from convoxel.explorer.opened_image import OpenedImage, open_image
 from convoxel.explorer.opened_network import network_words
 from convoxel.fork import cached_property
 from convoxel.inspect.receptive_field import trace_fields
-from convoxel.lookup import NamedNetwork, find_network, is_file, is_run, open_sizes
+from convoxel.lookup import NamedNetwork, find_network, fit_input, is_file, is_run
 
 if TYPE_CHECKING:
     from torch import nn
@@ -29,11 +29,9 @@ if TYPE_CHECKING:
     from convoxel.explorer.session import Session
     from convoxel.explorer.view import Query
     from convoxel.files.values import Array, Options
-    from convoxel.inspect.record import Source
     from convoxel.predict.explained_image import ExplainedImage
 
 Span = tuple[int, int]
-_MULTIPLES = (2, 4, 8, 16, 32, 64, 128)
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,9 +179,8 @@ def _frame(word: str, options: Options, image: OpenedImage) -> ImageFrame:
     channels = int(options.get("in_channels", image.channels))
     shape = (1, channels, *image.size)
     named = find_network(word, [shape], options)
-    source = named.open()
-    shape, before = _fitted(source, shape, named, word)
-    record = source.record([shape])
+    shape, before = fit_input(word, named)
+    record = named.open().record([shape])
     subject = Subject(named.name, record, trace_fields(record)[0])
     modules = frozenset[str]() if isinstance(named.source, Path) else _paths(named.source)
     return ImageFrame(word, options, subject, image, shape[1], modules, before)
@@ -191,35 +188,6 @@ def _frame(word: str, options: Options, image: OpenedImage) -> ImageFrame:
 
 def _paths(module: nn.Module) -> frozenset[str]:
     return frozenset(name for name, _ in module.named_modules())
-
-
-def _fitted(
-    source: Source, shape: tuple[int, ...], named: NamedNetwork, word: str
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return the shape of an input that the network takes and that holds the image, and where the image begins."""
-    size, axes = shape[2:], len(shape) - 2
-    usual = source.usual()
-    if usual and len(usual[0]) != len(shape):
-        raise ConfigError(
-            f"image: it has {axes} axes, but {named.name} takes {len(usual[0]) - 2}. Choose an image of that kind."
-        )
-    fixed = usual[0][1] if usual else shape[1]
-    for channels in dict.fromkeys((shape[1], fixed, 1, 3)):
-        trials = [size, *(tuple(-(-side // step) * step for side in size) for step in _MULTIPLES)]
-        trials += [tuple(usual[0][2:])] if usual else []
-        for trial in trials:
-            if source.accepts([(1, channels, *trial)]) is not None:
-                return (1, channels, *trial), _cut_in_middle(trial, size)
-    if is_file(word):
-        source.record([shape])  # raises with the sizes that the network takes
-    known = open_sizes(replace(named, shapes=find_network(word, (), {"dims": axes}).shapes), word).valid
-    near = tuple(each.nearest(side)[-1] for each, side in zip(known.sizes, size, strict=True))
-    return (*shape[:2], *near), _cut_in_middle(near, size)
-
-
-def _cut_in_middle(given: Sequence[int], size: Sequence[int]) -> tuple[int, ...]:
-    """Return the place of an image's first voxel in an input that begins with it, or that is smaller."""
-    return tuple((side - own) // 2 if side < own else 0 for side, own in zip(given, size, strict=True))
 
 
 def _frame_of_run(word: str, image: OpenedImage) -> ImageFrame:

@@ -158,7 +158,9 @@ def write_case(predictor: Predictor, found: ComputedCase, targets: Sequence[Path
     """Write what was found in an image: the last step of :func:`predict_case`."""
     facts = predictor.run.data
     with stage("write"):
-        data.write_label(targets[0], found.label, like=found.like, classes=facts.value_names)
+        # Masks of pictures come from paint programs, which show 255 as white and 1 as black.
+        label = np.asarray(found.label) * np.uint8(255) if facts.painted and found.label.ndim == 2 else found.label
+        data.write_label(targets[0], label, like=found.like, classes=facts.value_names)
         if found.shares is not None and options.shares is not None:
             write_shares(targets[1], found.shares, share_scale(options.shares), facts.outputs, found.like)
 

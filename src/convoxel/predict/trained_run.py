@@ -80,6 +80,7 @@ class DataFacts:
         previous_values: values of the label map of the stage before, each of which is a channel more of the network's
             input; empty where there is no such stage.
         channel_files: whether the training images were files a channel, named CASE_0000, CASE_0001 ….
+        painted: whether the masks hold 255 in place of 1, as those of paint programs do; predicted ones do, too.
     """
 
     classes: tuple[str, ...]
@@ -98,6 +99,7 @@ class DataFacts:
     regions: Regions | None = None
     channel_files: bool = False
     previous_values: tuple[int, ...] = ()
+    painted: bool = False
 
     @classmethod
     def from_data_set(

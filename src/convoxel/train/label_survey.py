@@ -44,6 +44,7 @@ class LabelSurvey:
         located: training images whose file says how they lie.
         sides: places of the classes in each segmented training case.
         counts: voxels (to segment) or images (to classify) of each class.
+        painted: whether masks hold 255 in place of 1.
     """
 
     classes: Sequence[str]
@@ -53,6 +54,7 @@ class LabelSurvey:
     located: int = 0
     sides: list[Sides] = field(default_factory=list)
     counts: NDArray[np.int64] = field(init=False)
+    painted: bool = False
 
     def __post_init__(self) -> None:
         self.counts = np.zeros(len(self.classes), np.int64)
@@ -62,6 +64,7 @@ class LabelSurvey:
         found_axis = left_right(sample.affine, self.dims)
         self.axes[None if found_axis is None else found_axis[0]] += 1
         self.located += sample.stated_affine is not None
+        self.painted |= sample.painted
         if isinstance(sample.label, np.ndarray):
             self.counts += count_classes(sample.label, len(self.classes), self.regions)
         elif isinstance(sample.label, frozenset):

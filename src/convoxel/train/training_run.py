@@ -7,7 +7,7 @@ import shutil
 import warnings
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -143,6 +143,7 @@ def open_run(config: TrainConfig, stack: ExitStack, begun_s: float, on_plan: OnP
     counts = loaded.labels.counts.tolist()[-len(dataset.outputs) :]
     plan_loss(config, dataset.outputs, counts)  # refuses weights of unknown classes before anything is measured
     facts = DataFacts.from_data_set(dataset, _measure_normalisation(config, dataset), geometry, counts)
+    facts = replace(facts, painted=loaded.labels.painted)
     _hold_device(config, stack)
     state = _build_state(config, dataset)
     taken = None if config.weights is None else models.load_weights(state.model, config.weights)
@@ -210,7 +211,9 @@ def resume_run(config: TrainConfig, force: bool, stack: ExitStack, begun_s: floa
     _hold_device(config, stack)
     state = _build_state(config, dataset)
     counts = facts.class_counts or loaded.labels.counts.tolist()[-len(dataset.outputs) :]
+    painted = facts.painted
     facts = DataFacts.from_data_set(dataset, facts.normalisation, geometry, counts)
+    facts = replace(facts, painted=painted)
     config, measured = _settle_step(config, dataset, facts, state)
     state.restore(checkpoint, folder)
     if (config.minutes, config.epochs) != (stored.minutes, stored.epochs):
