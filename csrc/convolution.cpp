@@ -102,12 +102,12 @@ Convolution::Convolution(Window window, int64_t in_channels, int64_t out_channel
   std::fill(zeros_.get(), zeros_.get() + in_channels, 0.0f);
 }
 
-float Convolution::weight(int64_t k, int64_t c, int64_t tap) const {
+const float* Convolution::kernel(int64_t k, int64_t c) const {
   const int64_t in_group = in_channels_ / window_.groups;
   const int64_t out_group = out_channels_ / window_.groups;
   const int64_t row = window_.transposed ? (k / out_group * in_group + c) * out_group + k % out_group  //
                                          : k * in_group + c;
-  return weight_.get()[row * window_.taps() + tap];
+  return weight_.get() + row * window_.taps();
 }
 
 void Convolution::give_back(int64_t begin, int64_t end) const {

@@ -216,8 +216,9 @@ class Convolution {
   int64_t out_channels() const { return out_channels_; }
   const float* bias() const { return bias_.get(); }
   const float* zeros() const { return zeros_.get(); }  // in_channels of them: what padding reads
-  // The weight of output channel k, input channel c of k's group, kernel tap (flat index).
-  float weight(int64_t k, int64_t c, int64_t tap) const;
+  // The taps of output channel k and input channel c of k's group.
+  const float* kernel(int64_t k, int64_t c) const;
+  float weight(int64_t k, int64_t c, int64_t tap) const { return kernel(k, c)[tap]; }
   // Releases the file's pages with the weights of output channels [begin, end), which have been packed.
   void give_back(int64_t begin, int64_t end) const;
 

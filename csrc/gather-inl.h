@@ -115,6 +115,50 @@ void moment(double* total, const T* src, int64_t rows, int64_t step, int64_t cha
   }
 }
 
+void gradient_moments(double* total, double* product, const float* g, const float* src, int64_t rows, int64_t step,
+                      int64_t channels, const float* centre) {
+  for (int64_t begin = 0; begin < rows; begin += kRun) {
+    const int64_t end = begin + kRun < rows ? begin + kRun : rows;
+    for_blocks(channels, [&](auto n, int64_t c, int64_t lanes) CVX_LAMBDA {
+      const auto middle = load_block<n.value>(centre + c, lanes);
+      Block<n.value> sum{}, products{};
+      for (int64_t r = begin; r < end; ++r) {
+        const auto back = load_block<n.value>(g + r * step + c, lanes);
+        const auto row = load_block<n.value>(src + r * step + c, lanes);
+        each<sum.kVectors>([&](auto j) CVX_LAMBDA {
+          sum.v[j.value] += back.v[j.value];
+          products.v[j.value] += back.v[j.value] * (row.v[j.value] - middle.v[j.value]);
+        });
+      }
+      each<sum.kVectors>([&](auto j) CVX_LAMBDA {
+        float lane[kV], other[kV];
+        store(lane, sum.v[j.value]);
+        store(other, products.v[j.value]);
+        for (int64_t i = 0; i < lanes; ++i) {
+          total[c + j.value * kV + i] += lane[i];
+          product[c + j.value * kV + i] += other[i];
+        }
+      });
+    });
+  }
+}
+
+void add_affine(float* dst, int64_t step, const float* g, const float* src, const float* scale, const float* slope,
+                const float* shift, int64_t rows, int64_t channels) {
+  for_blocks(channels, [&](auto n, int64_t c, int64_t lanes) CVX_LAMBDA {
+    const auto a = load_block<n.value>(scale + c, lanes), b = load_block<n.value>(slope + c, lanes);
+    const auto d = load_block<n.value>(shift + c, lanes);
+    for (int64_t r = 0; r < rows; ++r) {
+      const auto back = load_block<n.value>(g + r * step + c, lanes);
+      auto row = load_block<n.value>(src + r * step + c, lanes);
+      each<row.kVectors>([&](auto j) CVX_LAMBDA {
+        row.v[j.value] = back.v[j.value] * a.v[j.value] + (row.v[j.value] * b.v[j.value] + d.v[j.value]);
+      });
+      store_block<n.value>(dst + r * step + c, row, lanes);
+    }
+  });
+}
+
 template <class T>
 void largest(float* best, const T* src, int64_t rows, int64_t step, int64_t channels) {
   for_blocks(channels, [&](auto n, int64_t c, int64_t lanes) CVX_LAMBDA {

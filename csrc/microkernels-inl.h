@@ -18,6 +18,7 @@ namespace {
 #include "vec-inl.h"
 #include "activation-inl.h"
 #include "product-inl.h"
+#include "outer-inl.h"
 #include "fixed24-inl.h"
 #include "depthwise-inl.h"
 #include "planar-inl.h"

@@ -42,6 +42,19 @@ struct Product {
   int64_t block_channels = 256;  // taps * channels that are multiplied before the next panel
 };
 
+// C[m, n] += sum over lines l and positions i of A[l][i * a_step + m] * B[l][i * b_step + n].
+struct OuterProduct {
+  const float* const* a = nullptr;  // a[l] + a_offset points at the rows' numbers of the line's first position
+  const float* const* b = nullptr;  // b[l] + b_offset at the columns'
+  int64_t a_offset = 0, b_offset = 0;
+  int64_t lines = 0;
+  int64_t count = 0;  // positions of a line
+  int64_t a_step = 0, b_step = 0;
+  float* c = nullptr;
+  int64_t c_step = 0;  // from one row to the next
+  int64_t rows = 0, columns = 0;
+};
+
 // C[m, k] = activation(sum over lines l and taps t of A[l][m * stride + taps[t]][k] * B[l, t, k] + bias[k] +
 // residual[m][k]): one weight per tap and channel instead of a matrix.
 //

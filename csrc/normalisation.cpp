@@ -7,6 +7,36 @@
 namespace convoxel {
 namespace {
 
+// Calls add(part of the sums, first channel, channels, offset of rows from the view's first number, rows, step) for the
+// blocks of a reduction over space, and returns the sums of all blocks: `width` of them per sample and channel.
+template <class Add>
+std::vector<double> add_blocks(const RunContext& context, const Reduction& reduction, int64_t batch, int64_t channels,
+                               int64_t width, const Add& add) {
+  const int64_t all = width * channels;
+  std::vector<double> parts(static_cast<size_t>(reduction.slots() * all), 0.0);
+  reduction.each(
+      context, [](int64_t, int64_t, int64_t) {},
+      [&](int64_t slot, int64_t c, int64_t count, int64_t offset, int64_t rows, int64_t step) {
+        add(parts.data() + slot * all + c, slot / reduction.blocks() * channels + c, count, offset, rows, step);
+      });
+  std::vector<double> total(static_cast<size_t>(batch * all), 0.0);
+  for (int64_t slot = 0; slot < reduction.slots(); ++slot) {
+    for (int64_t i = 0; i < all; ++i) total[slot / reduction.blocks() * all + i] += parts[slot * all + i];
+  }
+  return total;
+}
+
+// The sum over pixels of (x - centre) ** power, per sample and channel.
+template <class T>
+std::vector<double> moments(const RunContext& context, const MicrokernelSet& set, const Reduction& reduction,
+                            const View& src, const std::vector<float>& centre, int power) {
+  return add_blocks(context, reduction, src.batch, src.channels, 1,
+                    [&](double* total, int64_t first, int64_t count, int64_t offset, int64_t rows, int64_t step) {
+                      set.rows<T>().moment(total, context.at<T>(src) + offset, rows, step, count, centre.data() + first,
+                                           power);
+                    });
+}
+
 // (x - mean) / sqrt(variance + eps) * weight + bias, with mean and variance of each sample over space and the channels
 // of a group. Makes three passes over the input: the mean; the variance about it (exact where E[x^2] - E[x]^2 cancels);
 // the result.
@@ -30,7 +60,7 @@ class Normalise {
     const int64_t channels = src_.channels;
     const size_t total = static_cast<size_t>(src_.batch * channels);
     std::vector<float> mean(total, 0.0f), scale(total), shift(total);
-    const std::vector<double> sums = moments(context, mean, 1);
+    const std::vector<double> sums = moments<T>(context, set_, reduction_, src_, mean, 1);
     const double count = static_cast<double>(src_.pixels()) * (channels / groups_);
     std::vector<double> exact(total);
     over_groups([&](int64_t first, int64_t members) {
@@ -39,7 +69,7 @@ class Normalise {
       for (int64_t i = 0; i < members; ++i) mean[first + i] = static_cast<float>(sum / count);
       for (int64_t i = 0; i < members; ++i) exact[first + i] = sum / count;
     });
-    const std::vector<double> squares = moments(context, mean, 2);
+    const std::vector<double> squares = moments<T>(context, set_, reduction_, src_, mean, 2);
     over_groups([&](int64_t first, int64_t members) {
       double sum = 0;
       for (int64_t i = 0; i < members; ++i) sum += squares[first + i];
@@ -66,24 +96,6 @@ class Normalise {
   void over_groups(const Run& run) const {
     const int64_t members = src_.channels / groups_;
     for (int64_t i = 0; i < src_.batch * groups_; ++i) run(i * members, members);
-  }
-
-  // The sum over pixels of (x - centre) ** power, per sample and channel.
-  std::vector<double> moments(const RunContext& context, const std::vector<float>& centre, int power) const {
-    const int64_t channels = src_.channels;
-    std::vector<double> parts(static_cast<size_t>(reduction_.slots() * channels), 0.0);
-    reduction_.each(
-        context, [](int64_t, int64_t, int64_t) {},
-        [&](int64_t slot, int64_t c, int64_t count, int64_t offset, int64_t rows, int64_t step) {
-          set_.rows<T>().moment(parts.data() + slot * channels + c, context.at<T>(src_) + offset, rows, step, count,
-                                centre.data() + slot / reduction_.blocks() * channels + c, power);
-        });
-    std::vector<double> total(static_cast<size_t>(src_.batch * channels), 0.0);
-    for (int64_t slot = 0; slot < reduction_.slots(); ++slot) {
-      for (int64_t c = 0; c < channels; ++c)
-        total[slot / reduction_.blocks() * channels + c] += parts[slot * channels + c];
-    }
-    return total;
   }
 
   const MicrokernelSet& set_;
@@ -156,6 +168,69 @@ class NormaliseRows {
   Activation activation_;
 };
 
+// The gradient of instance normalisation. With g the gradient of its result, z = (x - mean) / deviation, and means over
+// the pixels of a sample: dx = weight / deviation * (g - mean of g - z * mean of g z).
+class InstanceGradient {
+ public:
+  InstanceGradient(const MicrokernelSet& set, View src, View gradient, View dst, View sums, std::vector<float> weight,
+                   float eps)
+      : set_(set),
+        src_(src),
+        gradient_(gradient),
+        dst_(dst),
+        sums_(sums),
+        weight_(std::move(weight)),
+        eps_(eps),
+        partition_((join_lines({&src_, &gradient_, &dst_}), dst_)),
+        reduction_(src_, {1, 1, 1}) {}
+
+  void operator()(const RunContext& context) const {
+    const int64_t channels = src_.channels;
+    const size_t total = static_cast<size_t>(src_.batch * channels);
+    const double count = static_cast<double>(src_.pixels());
+    std::vector<float> mean(total, 0.0f), of_gradient(total), of_src(total), shift(total);
+    const std::vector<double> first = moments<float>(context, set_, reduction_, src_, mean, 1);
+    for (size_t i = 0; i < total; ++i) mean[i] = static_cast<float>(first[i] / count);
+    const std::vector<double> second = moments<float>(context, set_, reduction_, src_, mean, 2);
+    // Of each sample, sums of g, then sums of g (x - mean).
+    const std::vector<double> sums =
+        add_blocks(context, reduction_, src_.batch, channels, 2,
+                   [&](double* to, int64_t at, int64_t lanes, int64_t offset, int64_t rows, int64_t step) {
+                     set_.gradient_moments(to, to + channels, context.at(gradient_) + offset, context.at(src_) + offset,
+                                           rows, step, lanes, mean.data() + at);
+                   });
+    float* const of_weight = context.at(sums_);
+    std::vector<double> weights(static_cast<size_t>(2 * channels), 0.0);
+    for (int64_t i = 0; i < src_.batch * channels; ++i) {
+      const int64_t c = i % channels, at = i / channels * 2 * channels + c;
+      const double rounding = first[i] / count - static_cast<double>(mean[i]);
+      const double variance = std::max(0.0, second[i] / count - rounding * rounding);
+      const double inverse = 1.0 / std::sqrt(variance + static_cast<double>(eps_));
+      const double plain = sums[at], product = (sums[at + channels] - rounding * plain) * inverse;
+      const double scale = inverse * weight_[c], slope = -scale * inverse * product / count;
+      of_gradient[i] = static_cast<float>(scale);
+      of_src[i] = static_cast<float>(slope);
+      shift[i] = static_cast<float>(-scale * plain / count - slope * first[i] / count);
+      weights[c] += product;
+      weights[channels + c] += plain;
+    }
+    for (int64_t c = 0; c < 2 * channels; ++c) of_weight[c] = static_cast<float>(weights[c]);
+    partition_.each(context, [&](const Part& part) {
+      const int64_t at = part.line.n * channels;
+      set_.add_affine(part.of(dst_, context), dst_.stride[2], part.of(gradient_, context), part.of(src_, context),
+                      of_gradient.data() + at, of_src.data() + at, shift.data() + at, part.width(), channels);
+    });
+  }
+
+ private:
+  const MicrokernelSet& set_;
+  View src_, gradient_, dst_, sums_;
+  std::vector<float> weight_;
+  float eps_;
+  Partition partition_;
+  Reduction reduction_;
+};
+
 }  // namespace
 
 void Plan::normalise(View src, View dst, int64_t groups, std::vector<float> weight, std::vector<float> bias, float eps,
@@ -174,6 +249,18 @@ void Plan::normalise(View src, View dst, int64_t groups, std::vector<float> weig
       add({"normalise", Normalise<T>(set_, src, dst, groups, std::move(weight), std::move(bias), eps, act)});
     }
   });
+}
+
+void Plan::instance_gradient(View src, View gradient, View dst, View sums, std::vector<float> weight, float eps) {
+  use_alike(src, dst);
+  read(gradient, "gradient");
+  write(sums, "sums");
+  require_same_shape(src, gradient, "src and gradient");
+  require(src.is_dense() && gradient.is_dense() && dst.is_dense(), "src, gradient and dst must have no gaps");
+  require(sums.batch == 1 && sums.pixels() == 1 && sums.channels == 2 * src.channels,
+          "sums " + show(sums) + " needs two numbers per channel of " + show(src));
+  require(static_cast<int64_t>(weight.size()) == src.channels, "weight needs one number per channel of " + show(src));
+  add({"instance_gradient", InstanceGradient(set_, src, gradient, dst, sums, std::move(weight), eps)});
 }
 
 }  // namespace convoxel

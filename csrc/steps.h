@@ -29,6 +29,16 @@ STEP(convolve_block,
      "that run.",
      "convolutions"_a, "depthwise"_a, "src"_a, "dst"_a, "residual"_a = nb::none(), "activations"_a = nb::make_tuple(),
      "algorithm"_a = "auto", "padding_low"_a = nb::none(), "parts"_a = nb::make_tuple())
+STEP(
+    weight_gradient,
+    (View src, View gradient, View dst, Axes stride, Axes dilation, Axes padding_low, std::string algorithm),
+    "The gradient of a convolution's weights: dst[k, t, c] = sum over positions o of gradient[o, k] * "
+    "src[o * stride + t * dilation - padding_low, c].\n\n"
+    "gradient: of the convolution's result. dst: (out_channels, kd, kh, kw, in_channels). One group.\n"
+    "algorithm: \"outer\" (sums of outer products, exact on small whole numbers), \"winograd(4)\" (kernels of 3 and 1, "
+    "no stride) or \"auto\", which follows from the sizes.",
+    "src"_a, "gradient"_a, "dst"_a, "stride"_a = nb::make_tuple(1, 1, 1), "dilation"_a = nb::make_tuple(1, 1, 1),
+    "padding_low"_a = nb::make_tuple(0, 0, 0), "algorithm"_a = "auto")
 STEP(convolve_quantised,
      (std::shared_ptr<const QuantisedConvolution> convolution, View src, View dst, std::optional<View> residual,
       std::string activation, Slope slope, std::optional<Levels> result, std::optional<Levels> residual_levels,
@@ -84,6 +94,11 @@ STEP(normalise,
      "Each sample minus its mean, over its standard deviation, per group of channels; then * weight + bias.\n\n"
      "groups = channels is instance normalisation, 1 is layer normalisation over channels and space.",
      "src"_a, "dst"_a, "groups"_a, "weight"_a, "bias"_a, "eps"_a, "activation"_a = "none", "slope"_a = 0.0)
+STEP(instance_gradient, (View src, View gradient, View dst, View sums, std::vector<float> weight, float eps),
+     "The gradients of instance normalisation (normalise with groups = channels) with respect to src (dst), and to "
+     "weight "
+     "and\nbias (sums, of shape (1, 1, 1, 1, 2 * channels)).",
+     "src"_a, "gradient"_a, "dst"_a, "sums"_a, "weight"_a, "eps"_a)
 STEP(import_channels_first, (int buffer, View dst), "Copy a dense (n, c, d, h, w) buffer into a view.", "buffer"_a,
      "dst"_a)
 STEP(export_channels_first, (View src, int buffer), "Copy a view into a dense (n, c, d, h, w) buffer.", "src"_a,

@@ -134,6 +134,42 @@ struct OutputTransform {
   }
 };
 
+// The transposed output transform, of a gradient that comes back: m outputs become points, whose products with the
+// input's points are those of the weights' gradient.
+template <int M, int R>
+struct GradientTransform {
+  static constexpr int kIn = M;
+  static constexpr int kOut = M + R - 1;
+
+  template <int I, int J>
+  struct Factor {
+    static constexpr float value() { return WinogradTable<M, R>::kOutput[J][I]; }
+  };
+
+  // The sum over outputs of one parity; those of a pair of points differ in the sign of the odd ones.
+  template <int I, int Parity>
+  static CVX_INLINE Vec half_row(const Vec (&x)[kIn]) {
+    Vec sum{};
+    bool empty = true;
+    each<kIn>([&](auto j) {
+      constexpr int J = decltype(j)::value;
+      if constexpr (J % 2 == Parity) add_term(sum, empty, Factor<I, J>(), x[J]);
+    });
+    return sum;
+  }
+
+  static CVX_INLINE void apply(const Vec (&x)[kIn], Vec (&y)[kOut]) {
+    each<kOut>([&](auto i) {
+      constexpr int I = decltype(i)::value;
+      if constexpr (!ends_pair(I, kOut)) {
+        const Vec even = half_row<I, 0>(x), odd = half_row<I, 1>(x);
+        y[I] = even + odd;
+        if constexpr (begins_pair(I, kOut)) y[I + 1] = even - odd;
+      }
+    });
+  }
+};
+
 // A block of vectors with a step per axis. The image has numbers of the type in which it is stored; points are floats,
 // or bfloat16 where products of those follow.
 struct Lattice {
@@ -289,7 +325,7 @@ typedef void (*PassFunction)(const Pass&);
 
 struct AxisPasses {
   int m, r;
-  PassFunction read, read_bfloats, input, input_to_bfloats, output, write, write_bfloats;
+  PassFunction read, read_bfloats, input, input_to_bfloats, output, write, write_bfloats, read_gradient, gradient;
 
   template <class T>
   PassFunction reading() const {
@@ -316,7 +352,9 @@ constexpr AxisPasses kAxisPasses[] = {
    run_pass<InputTransform<M, R>, float, Bfloat16>, \
    run_pass<OutputTransform<M, R>>,                 \
    write_pass<OutputTransform<M, R>, float>,        \
-   write_pass<OutputTransform<M, R>, Bfloat16>},
+   write_pass<OutputTransform<M, R>, Bfloat16>,     \
+   read_pass<GradientTransform<M, R>, float>,       \
+   run_pass<GradientTransform<M, R>>},
     WINOGRAD_PAIRS(CVX_PASSES)};
 
 const AxisPasses& passes_of(int m, int r) {
@@ -422,4 +460,50 @@ void winograd_output(const WinogradShape& s, const WinogradTile& tile, const flo
       size[p.axis] = s.m[p.axis];
     }
   });
+}
+
+void winograd_gradient(const WinogradShape& s, const WinogradTile& tile, const float* src, const int64_t* src_step,
+                       int64_t channels, float* points, int64_t point_step, float* scratch) {
+  const int64_t a[3] = {s.m[0] + s.r[0] - 1, s.m[1] + s.r[1] - 1, s.m[2] + s.r[2] - 1};
+  int axes[3];
+  const int count = transformed_axes(s, true, axes);
+  const int64_t step = vectors_together(s.points()) * kV;
+  for_batches(s, tile, channels, [&](Pass& p) {
+    int64_t size[3] = {s.m[0], s.m[1], s.m[2]};
+    const Lattice image{const_cast<float*>(src) + p.channel, {src_step[0], src_step[1], src_step[2]}};
+    const Lattice between{scratch, {a[1] * a[2] * step, a[2] * step, step}};
+    const Lattice result{points + p.channel, {a[1] * a[2] * point_step, a[2] * point_step, point_step}};
+    for (int i = 0; i < count; ++i) {
+      p.axis = axes[i];
+      p.in = i == 0 ? image : between;
+      p.out = i == count - 1 ? result : between;
+      p.lines[0] = size[other_axis(p.axis, 0)];
+      p.lines[1] = size[other_axis(p.axis, 1)];
+      const AxisPasses& passes = passes_of(s.m[p.axis], s.r[p.axis]);
+      (i == 0 ? passes.read_gradient : passes.gradient)(p);
+      size[p.axis] = a[p.axis];
+    }
+  });
+}
+
+// Kernels are transformed in double, since they are transformed once for many products.
+typedef double DoubleVec __attribute__((vector_size(CVX_VECTOR_BYTES), aligned(8), may_alias));
+
+void kernel_points(double* dst, const double* src, const double* matrix, int64_t points, int64_t taps, int64_t before,
+                   int64_t after) {
+  constexpr int64_t kLanes = kV / 2, kMostTaps = 7;
+  for (int64_t b = 0; b < before; ++b) {
+    for (int64_t j = 0; j < after; j += kLanes) {
+      DoubleVec x[kMostTaps];
+      for (int64_t t = 0; t < taps; ++t) x[t] = *reinterpret_cast<const DoubleVec*>(src + (b * taps + t) * after + j);
+      for (int64_t p = 0; p < points; ++p) {
+        DoubleVec sum{};
+        for (int64_t t = 0; t < taps; ++t) {
+          const double factor = matrix[p * taps + t];
+          if (factor != 0.0) sum += factor * x[t];  // 0 times an infinite weight would be NaN
+        }
+        *reinterpret_cast<DoubleVec*>(dst + (b * points + p) * after + j) = sum;
+      }
+    }
+  }
 }

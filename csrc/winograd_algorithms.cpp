@@ -376,50 +376,36 @@ std::string unsupported(const ConvProblem& p) {
   return "";
 }
 
-// G of F(m, r) as rows of r factors; m = 1 is the identity.
-std::vector<std::vector<double>> kernel_matrix(int m, int r) {
-  std::vector<std::vector<double>> rows;
-  const auto copy = [&](const auto& table) {
-    for (const auto& row : table) rows.emplace_back(std::begin(row), std::end(row));
-  };
+// G of F(m, r), rows of r factors one after another; m = 1 is the identity.
+std::vector<double> kernel_matrix(int m, int r) {
+  std::vector<double> factors;
   if (m == 1) {
-    for (int i = 0; i < r; ++i) {
-      rows.emplace_back(static_cast<size_t>(r), 0.0);
-      rows.back()[static_cast<size_t>(i)] = 1.0;
-    }
+    for (int i = 0; i < r * r; ++i) factors.push_back(i % (r + 1) == 0 ? 1.0 : 0.0);
   }
-#define CVX_COPY(M, R) \
-  if (m == M && r == R) copy(WinogradTable<M, R>::kKernel);
+#define CVX_COPY(M, R)                                               \
+  if (m == M && r == R) {                                            \
+    for (const auto& row : WinogradTable<M, R>::kKernel)             \
+      factors.insert(factors.end(), std::begin(row), std::end(row)); \
+  }
   WINOGRAD_PAIRS(CVX_COPY)
-  return rows;
+  return factors;
 }
 
 // Computes the points of `inner` kernels at once, kernel index fastest: G along each axis, in double. values and next
 // are swapped as needed; the result is in values.
-void transform_kernels(const std::vector<std::vector<double>> (&matrix)[3], int64_t inner, std::vector<double>& values,
+void transform_kernels(const std::vector<double> (&matrix)[3], const int64_t (&points)[3], const Axes& taps,
+                       int64_t inner, const MicrokernelSet& set, std::vector<double>& values,
                        std::vector<double>& next) {
-  int64_t size[3] = {static_cast<int64_t>(matrix[0][0].size()), static_cast<int64_t>(matrix[1][0].size()),
-                     static_cast<int64_t>(matrix[2][0].size())};
+  Axes size = taps;
   for (int axis = 0; axis < 3; ++axis) {
-    const int64_t r = size[axis], a = static_cast<int64_t>(matrix[axis].size());
-    if (a == r) continue;  // not transformed
+    if (points[axis] == size[axis]) continue;  // not transformed
     int64_t before = 1, after = inner;
     for (int i = 0; i < axis; ++i) before *= size[i];
     for (int i = axis + 1; i < 3; ++i) after *= size[i];
-    next.assign(static_cast<size_t>(before * a * after), 0.0);
-    for (int64_t b = 0; b < before; ++b) {
-      for (int64_t i = 0; i < a; ++i) {
-        double* to = next.data() + (b * a + i) * after;
-        for (int64_t k = 0; k < r; ++k) {
-          const double factor = matrix[axis][i][k];
-          if (factor == 0.0) continue;
-          const double* from = values.data() + (b * r + k) * after;
-          for (int64_t c = 0; c < after; ++c) to[c] += factor * from[c];
-        }
-      }
-    }
+    next.resize(static_cast<size_t>(before * points[axis] * after));
+    set.kernel_points(next.data(), values.data(), matrix[axis].data(), points[axis], size[axis], before, after);
     values.swap(next);
-    size[axis] = a;
+    size[axis] = points[axis];
   }
 }
 
@@ -438,12 +424,12 @@ PackedWeights pack(const Convolution& conv, const ConvProblem&, const Microkerne
   constexpr bool kRounds = E == Element::kBfloat16;
   const Window& window = conv.window();
   const Scheme scheme = scheme_of<M0, M1, M2, E>(window);
-  std::vector<std::vector<double>> matrix[3];
+  std::vector<double> matrix[3];
   int64_t size[3];  // of the transformed kernel: points, or taps of the sliced axis
   for (int i = 0; i < 3; ++i) {
     const bool sliced = i == scheme.sliced;
     matrix[i] = kernel_matrix(scheme.shape.m[i], sliced ? static_cast<int>(window.kernel[i]) : scheme.shape.r[i]);
-    size[i] = static_cast<int64_t>(matrix[i].size());
+    size[i] = static_cast<int64_t>(matrix[i].size()) / window.kernel[i];
   }
 
   const int64_t points = scheme.shape.points();
@@ -472,11 +458,10 @@ PackedWeights pack(const Convolution& conv, const ConvProblem&, const Microkerne
     for (int64_t c = 0; c < channels; ++c) {
       values.assign(static_cast<size_t>(window.taps() * lanes), 0.0);
       for (int64_t k = begin; k < std::min(begin + lanes, columns); ++k) {
-        for (int64_t tap = 0; tap < window.taps(); ++tap) {
-          values[tap * lanes + (k - begin)] = conv.weight(group * columns + k, c, tap);
-        }
+        const float* const kernel = conv.kernel(group * columns + k, c);
+        for (int64_t tap = 0; tap < window.taps(); ++tap) values[tap * lanes + (k - begin)] = kernel[tap];
       }
-      transform_kernels(matrix, lanes, values, next);
+      transform_kernels(matrix, size, window.kernel, lanes, set, values, next);
       float* base = packed.data.get() + group * taps * channels * padded + first * taps * channels + (begin - first);
       int64_t at[3];
       const double* value = values.data();

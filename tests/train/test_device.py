@@ -52,7 +52,9 @@ def test_a_gpu_gets_the_precision_of_its_matrix_units(
     assert chosen["device"] == "cuda:0" and chosen["precision"] == precision and chosen["num_workers"] >= 1
     assert "compile" not in chosen and "channels_last" not in chosen  # a measured step chooses them
     kept = plan_computation(stated(precision="float32", num_workers=0, device="cpu"), dims)
-    assert kept == {"device": "cpu", "precision": "float32", "channels_last": True, "compile": False}
+    engine = "convoxel" if dims == 3 else "torch"
+    on_cpu = {"device": "cpu", "precision": "float32", "channels_last": True, "compile": False, "engine": engine}
+    assert kept == on_cpu
 
 
 @pytest.mark.parametrize(

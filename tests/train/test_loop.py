@@ -161,6 +161,19 @@ def test_resumed_segmentation_is_bit_equal(tmp_path: Path, volumes: Path, entrie
 
 
 @pytest.mark.slow
+def test_steps_on_our_engine_are_repeated_bit_by_bit(tmp_path: Path, volumes: Path) -> None:
+    entries = {"width": 32, "patch": (16, 16, 16), "steps_per_epoch": 2, "epochs": 1}
+    runs = [
+        fit(segment(volumes, tmp_path / name, **entries, **more)).path
+        for name, more in (("ours", {}), ("again", {}), ("theirs", {"engine": "torch"}))
+    ]
+    stored = [TrainConfig.from_yaml(run / "config.yaml").engine for run in runs]
+    assert stored == ["convoxel", "convoxel", "torch"]  # volumes in float32 on the CPU
+    (ours, rows), again, (theirs, others) = map(essence, runs)
+    assert again == (ours, rows) and theirs != ours
+    assert rows[-1]["train_loss"] == pytest.approx(others[-1]["train_loss"], rel=1e-4)
+
+
 def test_killed_run_is_bit_equal(tmp_path: Path, unbroken: Path) -> None:
     """SIGKILL at random instants until it is through."""
     output = tmp_path / "run"

@@ -109,6 +109,17 @@ class Plan:
         parts: Sequence[str] = (),
         name: str = "",
     ) -> None: ...
+    def weight_gradient(
+        self,
+        src: convoxel.native.plan.View,
+        gradient: convoxel.native.plan.View,
+        dst: convoxel.native.plan.View,
+        stride: Sequence[int] = (1, 1, 1),
+        dilation: Sequence[int] = (1, 1, 1),
+        padding_low: Sequence[int] = (0, 0, 0),
+        algorithm: str = "auto",
+        name: str = "",
+    ) -> None: ...
     def convolve_quantised(
         self,
         convolution: QuantisedConvolution,
@@ -221,6 +232,16 @@ class Plan:
         eps: float,
         activation: str = "none",
         slope: float | tuple[float, float] = 0.0,
+        name: str = "",
+    ) -> None: ...
+    def instance_gradient(
+        self,
+        src: convoxel.native.plan.View,
+        gradient: convoxel.native.plan.View,
+        dst: convoxel.native.plan.View,
+        sums: convoxel.native.plan.View,
+        weight: Annotated[NDArray[numpy.float32], dict(order="C", device="cpu", writable=False)],
+        eps: float,
         name: str = "",
     ) -> None: ...
     def import_channels_first(self, buffer: int, dst: convoxel.native.plan.View, name: str = "") -> None: ...

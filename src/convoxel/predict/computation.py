@@ -30,11 +30,14 @@ class Computation:
             on GPUs that can, and is float32 elsewhere; "bfloat16" or "float16", whose weights stay float32
             (default "float32").
         channels_last: whether channels are last in memory, in planes and volumes (default True).
+        engine: "torch", or "convoxel" for training steps whose layers run on our engine where it is faster, on the CPU
+            in float32 (default "torch").
     """
 
     device: torch.device = _CPU
     precision: str | None = "float32"
     channels_last: bool = True
+    engine: str = "torch"
 
     def arrange(self, model: _Model, dims: int) -> _Model:
         """Return ``model`` itself, its weights moved to the device and laid out."""
@@ -54,10 +57,11 @@ class Computation:
 
     @contextlib.contextmanager
     def autocast(self) -> Iterator[None]:
-        """Run a network with products in the reduced precision, if it is one."""
+        """Run a network with products in the reduced precision, if it is one, or on the engine."""
         kind = _REDUCED.get(self.precision or "")
         if kind is None:
-            yield
+            with self._operators():
+                yield
             return
         with torch.autocast(self.device.type, dtype=kind):
             if self.device.type == "cpu":
@@ -65,6 +69,13 @@ class Computation:
                     yield
             else:
                 yield
+
+    def _operators(self) -> contextlib.AbstractContextManager[object]:
+        if self.engine != "convoxel":
+            return contextlib.nullcontext()
+        from convoxel.predict.engine_operators import EngineOperators
+
+        return EngineOperators()
 
     @contextlib.contextmanager
     def settings(self, *, deterministic: bool = False, repeated: bool = False) -> Iterator[None]:

@@ -28,9 +28,19 @@ from convoxel.predict.loss_terms import find_loss
 from convoxel.predict.prediction_rule import PredictionRule
 
 # Entries that do not change the result of a run.
-# The last three say where and how the same is computed, which changes how results are rounded, no more.
+# The last four say where and how the same is computed, which changes how results are rounded, no more.
 _NEUTRAL = frozenset(
-    {"output", "data", "checkpoint_seconds", "tensorboard", "num_workers", "device", "channels_last", "compile"}
+    {
+        "output",
+        "data",
+        "checkpoint_seconds",
+        "tensorboard",
+        "num_workers",
+        "device",
+        "channels_last",
+        "compile",
+        "engine",
+    }
 )
 
 
@@ -212,6 +222,8 @@ class TrainConfig(Entries):
         channels_last: lay out planes and volumes with channels last (on the CPU; measured on a GPU).
         compile: let torch.compile make the network's step; "auto" measures whether it is faster, in runs that are long
             enough (auto on a GPU, false on the CPU).
+        engine: what computes large layers of a step, in float32 on the CPU: "convoxel" (our kernels) or "torch"
+            (convoxel for volumes, else torch).
         deterministic: take deterministic algorithms on a GPU, where PyTorch has them, so that equal runs are bit-equal
             as they always are on the CPU (default False).
         checkpoint_seconds: time between checkpoints in seconds (default 60).
@@ -291,6 +303,7 @@ class TrainConfig(Entries):
     precision: Literal["float32", "tf32", "bfloat16", "float16"] | None = None
     channels_last: bool | None = None
     compile: bool | Literal["auto"] | None = None
+    engine: Literal["convoxel", "torch"] | None = None
     deterministic: bool = False
     checkpoint_seconds: float = Field(default=60.0, gt=0)
     tensorboard: bool = True

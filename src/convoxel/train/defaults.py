@@ -155,6 +155,14 @@ def plan_computation(config: TrainConfig, dims: int) -> JsonObject:
     if config.num_workers is None:
         # A GPU waits while samples are prepared between its steps.
         chosen["num_workers"] = 0 if device.type == "cpu" else max(1, min(8, (os.cpu_count() or 2) - 1))
+    if config.engine is None:
+        kept = (
+            device.type == "cpu"
+            and dims == 3
+            and chosen["precision"] == "float32"
+            and config.channels_last is not False
+        )
+        chosen["engine"] = "convoxel" if kept and not config.compile else "torch"
     if device.type != "cuda":
         if config.channels_last is None:
             chosen["channels_last"] = device.type == "cpu"

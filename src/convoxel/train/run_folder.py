@@ -96,6 +96,8 @@ def read_facts(body: JsonObject, run: Path) -> tuple[TrainConfig, DataFacts]:
         config = config.model_copy(update={"validation": "test"})
     if config.device is None:
         config = config.model_copy(update=_ON_CPU)
+    if config.engine is None:  # trained before there was a choice
+        config = config.model_copy(update={"engine": "torch"})
     return config, facts
 
 

@@ -132,6 +132,8 @@ def describe_computation(config: TrainConfig, measured: Sequence[str] = ()) -> s
         found.append("channels last" if config.channels_last else "channels first")
     if config.compile:
         found.append("torch.compile")
+    if config.engine == "convoxel":
+        found.append("large layers on Convoxel's engine")
     if config.deterministic:
         found.append("deterministic algorithms")
     return ", ".join(found) + (f" (measured: {'; '.join(measured)})" if measured else "")

@@ -397,7 +397,7 @@ def _hold_device(config: TrainConfig, stack: ExitStack) -> None:
 
 
 # Entries that suit a device, and are chosen anew for another.
-_COMPUTED = ("channels_last", "compile", "num_workers")
+_COMPUTED = ("channels_last", "compile", "num_workers", "engine")
 
 
 def _settle_device(stated: TrainConfig, config: TrainConfig, stored: TrainConfig, dims: int) -> TrainConfig:

@@ -23,7 +23,8 @@ Forward = Callable[[torch.Tensor], torch.Tensor | Sequence[torch.Tensor]]
 
 def plan_step(config: TrainConfig) -> Computation:
     """Return how a run computes its network; channels come first where the configuration leaves it open."""
-    return Computation(torch.device(config.device or "cpu"), config.precision, bool(config.channels_last))
+    device = torch.device(config.device or "cpu")
+    return Computation(device, config.precision, bool(config.channels_last), config.engine or "torch")
 
 
 def build_step_loss(config: TrainConfig, facts: DataFacts) -> Loss:
