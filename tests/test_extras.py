@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import sys
 
 import pytest
@@ -21,6 +22,7 @@ USERS = {
         "predict",
         "train",
         "lookup",
+        "interchange",
         "face",
         "search",
         "draw",
@@ -28,7 +30,7 @@ USERS = {
         "demonstration",
         "explorer",
     ],
-    "onnx": ["graph.load", "graph.read.onnx"],
+    "onnx": ["graph.load", "graph.read.onnx", "graph.write.onnx", "interchange"],
     "train": [
         "nn",
         "data",
@@ -120,3 +122,27 @@ def test_every_package_has_a_reason() -> None:
     }
     assert sorted(each for each in told if each[1] in (*extras(), "core")) == sorted(listed)
     assert set(extras()) == {*USERS, "all", "dev"}
+
+
+CORE = """
+import sys
+sys.modules.update(dict.fromkeys(("PIL", "torch", "onnx", "resvg_py", "jinja2"), None))
+import numpy as np
+import convoxel as cx
+assert "<svg" in cx.draw.conv(5, kernel=3).svg()
+for use in (
+    lambda: cx.draw.overlay(np.zeros((4, 4)), np.zeros((4, 4), np.uint8)), lambda: cx.models, lambda: cx.compile(None),
+    lambda: cx.draw.conv(5, kernel=3).picture(),
+):
+    try:
+        use()
+    except (cx.UnsupportedError, cx.ConfigError) as error:
+        print(error)
+"""
+
+
+def test_the_core_does_without_extras_and_names_them() -> None:
+    done = subprocess.run([sys.executable, "-c", CORE], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = [re.findall(r"pip install 'convoxel\[(\w+)\]'", line) for line in done.stdout.splitlines()]
+    assert found == [["train"], ["torch"], ["torch"], ["train"]], done.stdout

@@ -27,7 +27,7 @@ from convoxel.annotation import argument_types, expected, fits, is_plain, settle
 from convoxel.errors import ConfigError, ConvoxelError, DataError, ShapeError, UnsupportedError
 from convoxel.files.fault import brief
 
-__all__ = ["explained", "open_face"]
+__all__ = ["explained", "lacking", "open_face"]
 
 _Function = Callable[..., Any]
 # What PyTorch and NumPy raise for values that they cannot take; other subclasses steer recordings and exports.
@@ -55,6 +55,21 @@ _SAID: dict[type[Exception], tuple[re.Pattern[str], type[ConvoxelError]]] = {
         ConfigError,
     ),
     IndexError: (re.compile(r"Dimension out of range|Dimension specified as|too many indices for"), ShapeError),
+}
+# The packages of extras, by the names that are imported, and an extra that brings each.
+_EXTRAS = {
+    "torch": "torch",
+    "onnx": "onnx",
+    "PIL": "train",
+    "monai": "train",
+    "nibabel": "train",
+    "resvg_py": "train",
+    "scipy": "train",
+    "yaml": "train",
+    "h11": "explore",
+    "jinja2": "explore",
+    "starlette": "explore",
+    "uvicorn": "explore",
 }
 _ALSO = ("__init__", "__new__", "__call__")  # besides the methods with public names
 
@@ -131,6 +146,8 @@ def _explained(function: _Function, module: str) -> _Function:
         except ConvoxelError:
             raise
         except Exception as error:
+            if isinstance(error, ModuleNotFoundError) and (advice := lacking(error)):
+                raise UnsupportedError(f"{function.__name__}: {advice}") from error
             bound = _bound(function, arguments, named)
             try:
                 explanation = _misfit(function, module, bound, plainly=True) or _context(function, bound, error)
@@ -154,6 +171,18 @@ def _truths(function: _Function) -> tuple[tuple[int, str], ...]:
         for place, name in enumerate(names)
         if "bool" in str(hints.get(name))
     )
+
+
+def lacking(error: ModuleNotFoundError) -> str:
+    """Return which package of an extra is missing and how to get it; "" for any other module.
+
+    >>> lacking(ModuleNotFoundError(name="PIL"))
+    "this needs PIL, which is not installed. Get it: pip install 'convoxel[train]'."
+    """
+    package = (error.name or "").partition(".")[0]
+    if package not in _EXTRAS:
+        return ""
+    return f"this needs {package}, which is not installed. Get it: pip install 'convoxel[{_EXTRAS[package]}]'."
 
 
 def _checked(function: _Function, module: str, *, plainly: bool = False) -> _Function:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Collection, Mapping
 from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 from convoxel.errors import UnsupportedError
-from convoxel.face import explained
+from convoxel.face import explained, lacking
 from convoxel.fork import forks_wait
 
 
@@ -36,6 +37,8 @@ def lazy_names(
             with forks_wait():
                 value = import_module(f"{home}.{name}") if home == package else getattr(import_module(home), name)
         except ModuleNotFoundError as error:
+            if not needs and (advice := lacking(error)):
+                raise UnsupportedError(f"{package}.{name}: {advice}") from error
             if not needs or error.name is None or error.name.startswith("convoxel"):
                 raise
             extra = package.rpartition(".")[2]
@@ -50,3 +53,17 @@ def lazy_names(
         return vars(sys.modules[package])[name]
 
     return load, lambda: sorted({*home_of, *vars(sys.modules[package])})
+
+
+class LazyModule(ModuleType):
+    """A module of another package that is imported when something of it is asked for.
+
+    So a module whose functions need it only in part does without where it is not installed.
+    """
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            with forks_wait():
+                return getattr(import_module(self.__name__), name)
+        except ModuleNotFoundError as error:
+            raise UnsupportedError(lacking(error) or str(error)) from error

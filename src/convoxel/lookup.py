@@ -178,11 +178,12 @@ def find_network(
         DataError: the file of weights is missing or broken.
         CheckpointError: the weights do not fit the network.
     """
-    from convoxel import models
-
     given = dict(options or {})
-    if word in models.names():
-        return _from_zoo(word, _only(shapes, word), given, weights, weights_from)
+    if not is_file(word):  # which needs no PyTorch
+        from convoxel import models
+
+        if word in models.names():
+            return _from_zoo(word, _only(shapes, word), given, weights, weights_from)
     fixed = next((f"{name}={value}" for name, value in given.items()), None)
     kind = "a file" if is_file(word) else "a run"
     if fixed is not None and (is_file(word) or is_run(word)):

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 
 from convoxel.data.numpy_file import open_archive, read_array, read_member
-from convoxel.errors import ConfigError
+from convoxel.errors import ConfigError, GraphError
 from convoxel.files.fault import fault
+from convoxel.files.source import check_target
 from convoxel.files.values import Array
 from convoxel.graph.quantise import Measure, Progress, quantise
 from convoxel.graph.run.program import Program
-from convoxel.graph.store.cvx import check_target
 from convoxel.lookup import find_network, is_file
 
 _KNOWN = "x, the inputs (n, c, …), and perhaps y, the class of each, or of each of its positions"
@@ -45,7 +45,7 @@ def quantise_network(
         DataError: the file cannot be read or does not hold inputs. ConfigError: ``images`` is below 1.
         AccuracyError: the loss stays above ``max_loss``.
     """
-    check_target(output)
+    check_target("save", output, ".cvx", GraphError)
     if images < 1:
         raise ConfigError(f"images: got {images}; expected at least 1.")
     x, classes = _read(Path(data))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from convoxel.errors import ConfigError, check_choice
+from convoxel.errors import ConfigError, GraphError, check_choice
 from convoxel.graph.run.program import Program
 from convoxel.graph.run.step_table import ProfileRow
 from convoxel.lookup import find_network, is_file
@@ -94,13 +94,13 @@ def profile_network(
     Raises:
         ConfigError: an option does not fit the network, or the algorithm is not known.
     """
-    from convoxel.graph.store.cvx import check_target
+    from convoxel.files.source import check_target
     from convoxel.native import algorithms
 
     # An unknown name is refused before the network is built, which may take a while.
     check_choice("algorithm", algorithm, ["auto", "direct", "winograd", *(row["name"] for row in algorithms())])
     if output is not None:
-        check_target(output)
+        check_target("save", output, ".cvx", GraphError)
     begun = time.perf_counter()
     if is_file(word):
         if options or tune or verify or weights is not None:

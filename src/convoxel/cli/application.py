@@ -25,6 +25,7 @@ from convoxel.cli import (
     evaluate,
     explain,
     explore,
+    exporting,
     importing,
     info,
     models,
@@ -40,13 +41,11 @@ from convoxel.cli import (
 from convoxel.cli.open_command import OpenCommand, UsageError
 from convoxel.cli.options import command
 from convoxel.errors import ConvoxelError
+from convoxel.face import lacking
 from convoxel.files.fault import shown
 
 # The base of the exceptions of typer's parser, wherever this version of typer keeps the parser.
 _ParserError: Any = typer.BadParameter.__mro__[2]
-
-# The packages that commands may lack, and the extras that bring them; training and data name theirs themselves.
-_EXTRAS = {"torch": "torch", "onnx": "onnx", "PIL": "train", "starlette": "explore", "uvicorn": "explore"}
 
 app = typer.Typer(
     name="convoxel",
@@ -87,6 +86,7 @@ for _function, _name, _example in (
     (search.search, "search", "search unet --max-parameters 1M --max-macs 2G --min-field 64 --plot front.png"),
     (compile.compile_network, "compile", "compile resnet18 --shape 1,3,224,224"),
     (quantise.quantise, "quantise", "quantise run --data hippocampus --max-loss 0.005"),
+    (exporting.export, "export", "export unet --shape 1,1,128,128 --output unet.onnx"),
     (run.run_program, "run", "run net.cvx --input x.npy --output y.npy"),
     (explore.explore, "explore", "explore resnet18 runs --port 8321"),
     (info.info, "info", "info --json"),
@@ -178,9 +178,8 @@ def _line_about(error: Exception) -> str | None:
         return str(error.format_message())
     if isinstance(error, ConvoxelError):
         return str(error)
-    if isinstance(error, ModuleNotFoundError) and error.name in _EXTRAS:
-        extra = _EXTRAS[error.name]
-        return f"this needs {error.name}, which is not installed. Get it: pip install 'convoxel[{extra}]'."
+    if isinstance(error, ModuleNotFoundError) and (advice := lacking(error)):
+        return advice
     if isinstance(error, RuntimeError) and str(error).startswith("Symlink loop"):  # of pathlib before Python 3.13
         return f"{error}. Give a path whose links lead to a file or a folder."
     if isinstance(error, MemoryError):

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
 from convoxel.errors import ConfigError, ConvoxelError
+from convoxel.files.atomic import open_atomic
 from convoxel.files.fault import brief, shown
 from convoxel.files.folder import as_path
 from convoxel.files.memory import check_memory
@@ -112,13 +113,46 @@ def _length(file: object) -> int | None:
         return None
 
 
-def write_parts(function: str, file: Writable, parts: Iterable[bytes | memoryview], error: type[ConvoxelError]) -> None:
-    """Write parts one behind the other into a file that is open.
+def check_target(function: str, path: object, suffix: str, error: type[ConvoxelError]) -> Path:
+    """Return where a network is to be written.
 
     Raises:
-        ConfigError: it is a file of text.
+        ConfigError: it is no path, or its name does not end in ``suffix``.
+        ConvoxelError: of class ``error``, when its folder is not there.
+    """
+    target = as_path(function, path, "a path, or a file that is open for writing in binary mode")
+    if target.suffix != suffix:
+        raise ConfigError(f"{function}: {target} ends in {target.suffix!r}; expected {suffix}")
+    if not target.parent.is_dir():
+        raise error(f"{function}: the folder of {target} is not there; expected an existing folder. Create it first.")
+    return target
+
+
+def write_target(
+    function: str,
+    target: Target,
+    suffix: str,
+    make: Callable[[], Iterable[bytes | memoryview]],
+    error: type[ConvoxelError],
+) -> None:
+    """Write the parts that ``make`` returns, into an open file, or to a path: whole, or not at all.
+
+    Raises:
+        ConfigError: it is neither, the name does not end in ``suffix``, or it is a file of text.
         ConvoxelError: of class ``error``, when it cannot be written.
     """
+    if not isinstance(target, str | os.PathLike) and hasattr(target, "write"):
+        return _write_parts(function, target, make(), error)
+    path = check_target(function, target, suffix, error)
+    parts = make()
+    with open_atomic(path, error) as file:
+        for part in parts:
+            file.write(part)
+
+
+def _write_parts(
+    function: str, file: Writable, parts: Iterable[bytes | memoryview], error: type[ConvoxelError]
+) -> None:
     name = _name(file)
     try:
         for part in parts:

@@ -15,9 +15,10 @@ from typing import Any, TypeVar, cast
 import numpy as np
 
 from convoxel import native
-from convoxel.errors import ConfigError, ConvoxelError, GraphError, ShapeError
-from convoxel.files.source import Content, Target
+from convoxel.errors import ConfigError, ConvoxelError, GraphError, ShapeError, UnsupportedError
+from convoxel.files.source import Content, Target, write_target
 from convoxel.files.values import Array
+from convoxel.fork import forks_wait
 from convoxel.graph.ir.graph import Graph, Value
 from convoxel.graph.ir.pytree import Structure, assemble
 from convoxel.graph.ir.shape_only import outline
@@ -229,6 +230,34 @@ class Program(ProgramRecord):
         """
         self._check_file()
         return program_bytes(self)
+
+    def to_onnx(self, path: Target, metadata: Mapping[str, str] | None = None) -> None:
+        """Write the program as an ONNX model, which other engines run.
+
+        Open sizes stay open. Weights are those after folding, float32 whatever ``precision`` says; layers of whole
+        numbers lie between ``QuantizeLinear`` and ``DequantizeLinear``. Inputs keep their names; outputs are named by
+        the keys of the results, or ``output``, ``output_0``, …. ``notes`` become entries of ``metadata_props``.
+
+        Args:
+            path: ``.onnx`` file, or a file that is open for writing in binary mode.
+            metadata: more texts by name for ``metadata_props`` (default none).
+
+        Raises:
+            UnsupportedError: nodes have no counterpart in ONNX, and the message lists all of them; the weights take
+                more than 2 GiB; or onnx is not installed.
+            GraphError: the file cannot be written. ConfigError: its name does not end in .onnx.
+        """
+        try:
+            with forks_wait():
+                from convoxel.graph.write.onnx import build_model
+        except ImportError as reason:
+            raise UnsupportedError(
+                f"to_onnx: writing ONNX needs onnx ({reason}): pip install 'convoxel[onnx]'."
+            ) from None
+        self._check_file()
+        texts = {**self.notes, **(metadata or {})}
+        make = lambda: [build_model(self.graph, self.structure, texts).SerializeToString()]  # noqa: E731
+        write_target("to_onnx", path, ".onnx", make, GraphError)
 
     def _check_file(self) -> None:
         """Raise if the file that holds the constants has changed since it was loaded."""

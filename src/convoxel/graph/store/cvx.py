@@ -36,7 +36,6 @@ import base64
 import hashlib
 import json
 import math
-import os
 import re
 import zlib
 from collections.abc import Callable, Mapping
@@ -46,9 +45,8 @@ from typing import Any
 
 import numpy as np
 
-from convoxel.errors import ConfigError, GraphError, UnsupportedError
-from convoxel.files.folder import as_path
-from convoxel.files.source import Content, Target, write_parts
+from convoxel.errors import GraphError, UnsupportedError
+from convoxel.files.source import Content, Target, write_target
 from convoxel.files.values import Array, JsonObject
 from convoxel.graph.ir.graph import CHANNELS_FIRST, CHANNELS_LAST, Graph, Node, Value
 from convoxel.graph.ir.pytree import Branch, Fixed, Leaf, Structure
@@ -58,7 +56,7 @@ from convoxel.graph.operators.table import OPERATORS, make_node, verify
 from convoxel.graph.passes import check_layouts
 from convoxel.graph.store.first_version import of_first_version
 from convoxel.graph.store.record import Origin, ProgramRecord, check_settings
-from convoxel.graph.store.tensor_file import TensorFile, Tensors, lay_out, write_tensors
+from convoxel.graph.store.tensor_file import TensorFile, Tensors, lay_out
 from convoxel.native.machine import instruction_set
 
 FORMAT = "convoxel-program"
@@ -70,16 +68,6 @@ _KINDS = "biufcV"  # numbers; V are those that NumPy itself lacks
 Json = Any  # parsed text that nobody has checked yet
 
 
-def check_target(path: object) -> Path:
-    """Return where a program is to be written; raises ``ConfigError`` if ``load`` would not take the name."""
-    target = as_path("save", path)
-    if target.suffix != ".cvx":
-        raise ConfigError(f"save: {target} ends in {target.suffix!r}; expected .cvx")
-    if not target.parent.is_dir():
-        raise GraphError(f"save: the folder of {target} is not there; expected an existing folder. Create it first.")
-    return target
-
-
 def write_program(target: Target, program: ProgramRecord) -> None:
     """Write a program into an open file, or to a path: an older file of that name is replaced only by a whole one.
 
@@ -88,10 +76,7 @@ def write_program(target: Target, program: ProgramRecord) -> None:
         GraphError: the file cannot be written.
         ConfigError: the file's name does not end in .cvx.
     """
-    if isinstance(target, str | os.PathLike) or not hasattr(target, "write"):
-        write_tensors(check_target(target), _parts(program))
-    else:
-        write_parts("save", target, _parts(program), GraphError)
+    write_target("save", target, ".cvx", lambda: _parts(program), GraphError)
 
 
 def program_bytes(program: ProgramRecord) -> bytes:

@@ -11,7 +11,7 @@ import math
 import mmap
 import os
 import weakref
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,6 @@ import numpy as np
 import safetensors
 
 from convoxel.errors import GraphError, UnsupportedError
-from convoxel.files.atomic import open_atomic
 from convoxel.files.mapping import FileMemory
 from convoxel.files.source import Content
 from convoxel.files.values import Array
@@ -33,21 +32,6 @@ _SMALLEST = 1 << 16  # bytes of a tensor that is worth a mapping
 _LARGEST_HEADER = 100_000_000  # bytes; safetensors reads no longer one
 # Where pages cannot be given back, tensors are copied.
 _MAPS = hasattr(mmap, "MADV_DONTNEED")
-
-
-def write_tensors(path: Path, parts: Iterable[bytes | memoryview]) -> None:
-    """Write a safetensors file in one step, without a second copy of the tensors in memory.
-
-    Args:
-        path: the file.
-        parts: what ``lay_out`` returned.
-
-    Raises:
-        GraphError: the file cannot be written.
-    """
-    with open_atomic(path, GraphError) as file:
-        for part in parts:
-            file.write(part)
 
 
 def lay_out(tensors: Mapping[str, Array], metadata: Mapping[str, str]) -> list[bytes | memoryview]:

@@ -1,0 +1,1 @@
+"""From a graph to the models of other engines, which mirrors ``graph.read``."""
