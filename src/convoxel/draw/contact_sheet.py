@@ -10,9 +10,9 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image
 
 from convoxel.data import DataSet, Sample
 from convoxel.data.data_set import IGNORED
@@ -26,6 +26,12 @@ from convoxel.draw.volume_slice import PLANES, oriented_slice, plane_axis
 from convoxel.errors import ConfigError, DataError
 from convoxel.files.atomic import write_bytes
 from convoxel.files.values import Array
+from convoxel.lazy import LazyModule
+
+if TYPE_CHECKING:
+    from PIL import Image
+else:
+    Image = LazyModule("PIL.Image")
 
 _CELL, _COLUMNS, _GAP, _LINES = 168, 6, 12, 34
 _NAME, _NOTE = Look(fill="ink", size=12, align="middle"), Look(fill="faint", size=11, align="middle")

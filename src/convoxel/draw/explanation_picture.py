@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from convoxel.draw.caption import EDGE, heading, legend
 from convoxel.draw.chart import Axis, mark_below, ticks
@@ -24,7 +23,13 @@ from convoxel.draw.scene import Bitmap, Box, Line, Look, Point, Shape, Words
 from convoxel.draw.theme import colour
 from convoxel.draw.volume_slice import PLANES, oriented_slice, plane_axis
 from convoxel.files.values import Array
+from convoxel.lazy import LazyModule
 from convoxel.predict.explanation_method import METHODS
+
+if TYPE_CHECKING:
+    from PIL import Image
+else:
+    Image = LazyModule("PIL.Image")
 
 if TYPE_CHECKING:
     from convoxel.predict.explanation import Attribution, Explanation

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from PIL import Image
 
 from convoxel.draw.caption import EDGE, heading
 from convoxel.draw.figure import Figure
@@ -16,6 +15,12 @@ from convoxel.draw.quantity import sizes, spelled
 from convoxel.draw.scene import Bitmap, Box, Look, Shape, Words
 from convoxel.errors import ConfigError, ShapeError
 from convoxel.files.values import Array
+from convoxel.lazy import LazyModule
+
+if TYPE_CHECKING:
+    from PIL import Image
+else:
+    Image = LazyModule("PIL.Image")
 
 if TYPE_CHECKING:
     from torch import nn

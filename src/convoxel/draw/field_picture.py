@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from PIL import Image
 
 from convoxel.draw.caption import EDGE, heading, legend
 from convoxel.draw.figure import Figure
@@ -24,6 +23,12 @@ from convoxel.draw.theme import colour
 from convoxel.errors import ShapeError
 from convoxel.files.values import Array
 from convoxel.inspect.feature_map import FeatureMap
+from convoxel.lazy import LazyModule
+
+if TYPE_CHECKING:
+    from PIL import Image
+else:
+    Image = LazyModule("PIL.Image")
 
 if TYPE_CHECKING:
     from convoxel.inspect import EffectiveField

@@ -13,9 +13,9 @@ import math
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image
 
 from convoxel.draw.letter import text_width
 from convoxel.draw.motion import changes
@@ -25,6 +25,12 @@ from convoxel.draw.svg import write
 from convoxel.errors import ConfigError, check_choice
 from convoxel.files.atomic import write_bytes
 from convoxel.files.values import JsonObject
+from convoxel.lazy import LazyModule
+
+if TYPE_CHECKING:
+    from PIL import Image
+else:
+    Image = LazyModule("PIL.Image")
 
 _THEMES = {"auto": "light dark", "light": "light", "dark": "dark", "page": "light dark"}
 _ENDINGS = (".svg", ".png", ".gif", ".html")

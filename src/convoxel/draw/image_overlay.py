@@ -12,11 +12,10 @@ import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from convoxel.draw.caption import EDGE, TITLE, legend
 from convoxel.draw.figure import Figure
@@ -26,6 +25,12 @@ from convoxel.draw.theme import CLASS_COLOURS, ERROR_COLOURS, class_colour, colo
 from convoxel.errors import ConfigError, DataError, ShapeError
 from convoxel.files.atomic import write_bytes
 from convoxel.files.values import Array
+from convoxel.lazy import LazyModule
+
+if TYPE_CHECKING:
+    from PIL import Image
+else:
+    Image = LazyModule("PIL.Image")
 
 Pixels = npt.NDArray[np.uint8]
 

@@ -8,10 +8,10 @@ Pictures made of pixels are painted with it. Web pages prefer narrower fonts, so
 from __future__ import annotations
 
 import re
+import struct
+from collections import defaultdict
 from functools import cache
 from pathlib import Path
-
-from PIL import ImageFont
 
 FONT_FILES = tuple(str(Path(__file__).with_name("fonts") / f"DejaVuSans{kind}.ttf") for kind in ("", "-Bold"))
 _FINE = 1000  # size at which widths are measured: units of a thousandth of the letter's size
@@ -20,8 +20,31 @@ _EM = 1.0  # width of a letter that the font lacks, such as a Chinese one, as a 
 
 
 @cache
-def _font(bold: bool) -> ImageFont.FreeTypeFont:
-    return ImageFont.truetype(FONT_FILES[bold], _FINE, layout_engine=ImageFont.Layout.BASIC)
+def _widths(bold: bool) -> defaultdict[int, int]:
+    """Return the width of each letter of a font, by its number in Unicode, in thousandths of its size.
+
+    They are in the tables ``hmtx``, by glyph, and ``cmap``, of which format 12 lists runs of letters whose glyphs
+    follow one another (OpenType 1.9). They are whole, as the renderer of fonts makes them; the font has no kerning.
+    """
+    data = Path(FONT_FILES[bold]).read_bytes()
+
+    def numbers(form: str, place: int) -> tuple[int, ...]:
+        return struct.unpack_from(f">{form}", data, place)
+
+    rows = range(12, 12 + 16 * numbers("H", 4)[0], 16)
+    tables = {data[row : row + 4]: numbers("I", row + 8)[0] for row in rows}
+    (units,), (count,) = numbers("H", tables[b"head"] + 18), numbers("H", tables[b"hhea"] + 34)
+    advances = [round(width * _FINE / units) for width in numbers(f"{2 * count}H", tables[b"hmtx"])[::2]]
+    letters = tables[b"cmap"]
+    maps = [letters + numbers("I", letters + 8 + 8 * row)[0] for row in range(numbers("H", letters + 2)[0])]
+    runs = next(place for place in maps if numbers("H", place)[0] == 12)
+    found: defaultdict[int, int] = defaultdict(
+        lambda: advances[0]
+    )  # the first glyph stands for letters that the font lacks
+    for row in range(numbers("I", runs + 12)[0]):
+        first, last, glyph = numbers("III", runs + 16 + 12 * row)
+        found.update((letter, advances[min(glyph + letter - first, count - 1)]) for letter in range(first, last + 1))
+    return found
 
 
 def is_covered(text: str) -> bool:
@@ -36,7 +59,8 @@ def text_width(text: str, size: float = 12.0, bold: bool = False) -> float:
     (True, 93)
     """
     if is_covered(text):
-        return _font(bold).getlength(text) / _FINE * size
+        widths = _widths(bold)
+        return sum(widths[ord(letter)] for letter in text) / _FINE * size
     return sum(text_width(letter, size, bold) if is_covered(letter) else _EM * size for letter in text)
 
 
