@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 
 import numpy as np
@@ -69,7 +70,7 @@ def test_values_and_gradients_are_those_of_pytorch(
     exact = _results(theirs, [operand.double() for operand in operands])
     for got, expected in zip(_results(ours, operands), exact, strict=True):
         assert got.shape == expected.shape
-        assert (got.double() - expected).norm() <= 3e-6 * expected.norm()
+        assert (got.double() - expected).norm() <= 1e-5 * expected.norm()
 
 
 @pytest.mark.parametrize("axes", [1, 2, 3])
@@ -136,21 +137,23 @@ def test_operators_are_whole_ones_of_pytorchs_library() -> None:
 def test_layers_of_a_network_run_on_the_engine_as_in_pytorch(name: str, operators: int) -> None:
     torch.manual_seed(0)
     network = models.build(name, dims=3, in_channels=1, num_classes=2, levels=1, width=16)
-    images = torch.randn(2, 1, 24, 24, 24)
+    images, labels = torch.randn(2, 1, 24, 24, 24), torch.randint(0, 2, (2, 24, 24, 24))
 
-    def loss_and_gradients() -> list[torch.Tensor]:
+    def gradients(network: nn.Module, images: torch.Tensor) -> list[torch.Tensor]:
         network.zero_grad()
-        loss = network(images).square().mean()
-        loss.backward()
-        return [loss.detach(), *(weight.grad.clone() for weight in network.parameters() if weight.grad is not None)]
+        nn.functional.cross_entropy(network(images), labels).backward()
+        found = [weight.grad for weight in network.parameters()]
+        return [gradient.clone() for gradient in found if gradient is not None]
 
-    expected = loss_and_gradients()
+    exact = gradients(copy.deepcopy(network).double(), images.double())
+    theirs = gradients(network, images)
     with EngineOperators(), torch.profiler.profile() as profile:
-        got = loss_and_gradients()
-    ran = {event.key: event.count for event in profile.key_averages()}
+        ours = gradients(network, images)
+    ran = {event.key for event in profile.key_averages()}
     assert len({kind for kind in ran if kind.startswith("convoxel::")}) == operators
-    for one, other in zip(got, expected, strict=True):
-        assert (one - other).norm() <= 5e-3 * other.norm() + 1e-6
+    # Activations of values near zero let through more or less, whoever computes.
+    for mine, other, truth in zip(ours, theirs, exact, strict=True):
+        assert (mine - truth).norm() <= 10 * (other - truth).norm() + 1e-5 * truth.norm()
 
 
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
