@@ -368,3 +368,41 @@ def test_an_unknown_field_is_said_to_be_unknown() -> None:
     figure = draw.network(nn.Sequential(nn.Conv1d(1, 1, 3), Rolled()), (1, 1, 9))
     assert "field not known" in [e.text for e in parsed(figure).iter(f"{SVG}text")]
     assert isinstance(outline(subject("resnet18", (1, 3, 32, 32))), Outline) and Field.window().size == 1
+
+
+def test_heat_colours_parts_by_a_figure() -> None:
+    figure = draw.network("resnet18", (1, 3, 64, 64), depth=1, heat="macs")
+    shares = [float(share) for each in elements(parsed(figure)) if (share := each.data("heat"))]
+    assert max(shares) == 1 and len(shares) == 6  # the stem, four stages and the classifier
+    assert "multiply-accumulates" in figure.svg()
+    with pytest.raises(ConfigError, match="heat"):
+        draw.network("resnet18", (1, 3, 64, 64), heat="weight")
+
+
+def test_two_networks_are_one_graph() -> None:
+    from convoxel.draw.network_difference import difference
+    from convoxel.lookup import find_network
+
+    def unet(levels: int) -> Any:
+        found = find_network("unet", [(1, 1, 64, 64)], {"levels": levels})
+        return subject(found.source, found.shape)
+
+    small, large = unet(2), unet(3)
+    there, back, same = (difference(*pair, 2) for pair in ((small, large), (large, small), (small, small)))
+    names = {state: [n.name for n, s in zip(there.outline.nodes, there.states, strict=True) if s == state]
+             for state in ("added", "removed")}  # fmt: skip
+    assert {"encoder.3", "up.2", "decoder.2"} <= set(names["added"]) and names["removed"] == []
+    assert there.count("added") == back.count("removed") and set(same.states) == set(same.edges) == {"same"}
+    assert all(start < end for start, end in (*there.outline.edges, *back.outline.edges))
+    # Without what was added, the joint graph is the first network; without what was removed, the second.
+    kept = [i for i, state in enumerate(back.states) if state != "removed"]
+    ends = {(back.outline.nodes[i].name, back.outline.nodes[j].name)
+            for (i, j), state in zip(back.outline.edges, back.edges, strict=True) if state != "removed"}  # fmt: skip
+    whole = outline(small, 2)
+    assert [back.outline.nodes[i].name for i in kept] == [node.name for node in whole.nodes]
+    assert ends == {(whole.nodes[i].name, whole.nodes[j].name) for i, j in whole.edges}
+    figure = draw.network(large, against=small, depth=2)
+    states = [each.data("state") for each in elements(parsed(figure))]
+    assert states.count("added") == there.count("added") and "added" in figure.text
+    with pytest.raises(ConfigError, match="against"):
+        draw.network(large, against=small, part="up.0")

@@ -156,3 +156,33 @@ def test_a_failed_network_is_read_again(session: Session) -> None:
     for _ in range(2):
         with pytest.raises(ConfigError, match="levels"):
             ask(session, network_view.describe, [("net", "unet"), ("set", "levels=99")])
+
+
+def test_errors_are_measured_on_request_and_colour_the_graph(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    session, words = Session(), [("net", "resnet18"), ("shape", "1,3,32,32")]
+    assert ask(session, network_view.describe, words)["errors"] is None
+    assert ask(session, network_view.graph, words)["nodes"][1]["values"]["error"] is None
+    found = ask(session, network_view.errors, words)
+    assert ask(session, network_view.progress, words) == {"share": None}
+    line = ["draw", "network", "resnet18", "--shape", "1,3,32,32", "--heat", "error", "--svg", str(tmp_path / "a.svg")]
+    assert main([*line, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["heat"]["layers"] == pytest.approx(found["layers"], rel=1e-3)
+    nodes = ask(session, network_view.graph, words)["nodes"]
+    assert max(node["heat"]["error"] for node in nodes) == 1
+    assert all(0 < node["values"]["error"] < 1e-4 for node in nodes[1:])
+    assert nodes[-1]["shown"]["error"] in told["text"]
+
+
+def test_two_networks_are_one_graph(session: Session) -> None:
+    words = [("net", "unet"), ("set", "levels=3"), ("a.net", "unet"), ("a.set", "levels=2"), ("depth", "2")]
+    words += [("shape", "1,1,64,64"), ("a.shape", "1,1,64,64")]
+    found = ask(session, network_view.joint, words)
+    states = [node["state"] for node in found["nodes"]]
+    assert "added" in states and "removed" not in states and found["told"].startswith(f"{states.count('added')} added")
+    back = ask(session, network_view.joint, [(f"a.{n}" if n in ("net", "set", "shape") else n.removeprefix("a."), v)
+                                             for n, v in words])  # fmt: skip
+    names = [node["name"] for node in back["nodes"]]
+    assert len(set(names)) == len(names) and sum(name.endswith("(removed)") for name in names) == states.count("added")

@@ -13,6 +13,7 @@ import typer
 
 from convoxel.cli.options import Assign, Json, Network, Shape, Weights, command
 from convoxel.cli.parsing import parse_numbers, parse_options, parse_padding, parse_shape, parse_sizes
+from convoxel.cli.progress import Counter
 from convoxel.cli.screen import Screen, emit
 from convoxel.errors import ConfigError
 
@@ -557,11 +558,52 @@ def network(
     part: Annotated[
         str | None, typer.Option(metavar="LAYER", help="Draw this part alone, such as layer1.0 or inception3a.")
     ] = None,
-) -> Figure:
-    """Show a network as a graph with shapes, parameters and receptive fields; U-Nets as a U."""
-    from convoxel import draw
+    heat: Annotated[
+        Literal["params", "macs", "bytes", "time", "error"] | None,
+        typer.Option(help="Colour parts by a figure; time is measured, error is that of float32 beside float64."),
+    ] = None,
+    against: Annotated[
+        str | None, typer.Option(metavar="NETWORK", help="Draw what is added, changed and left out beside this one.")
+    ] = None,
+    against_set: Annotated[
+        list[str] | None, typer.Option("--against-set", metavar="NAME=VALUE", help="Option of that network.")
+    ] = None,
+    weights: Weights = None,
+) -> tuple[Figure, dict[str, object]]:
+    """Show a network as a graph with shapes, parameters and receptive fields; U-Nets as a U.
 
-    return draw.network(_subject(model, shape, assign), depth=depth, part=part)
+    --against shows two networks as one graph: convoxel draw network unet --set levels=4 --against unet
+    """
+    from convoxel import draw
+    from convoxel.draw.network_heat import error_heat, known_heat, time_heat
+
+    if weights is not None and heat not in ("time", "error"):
+        raise ConfigError(f"weights: {weights} given, but nothing is measured. Give --heat error, or leave it out.")
+    if against_set and against is None:
+        raise ConfigError(f"against-set: got {against_set[0]!r} without a network. Give --against NETWORK.")
+    of = _subject(model, shape, assign)
+    other = None
+    if against is not None:
+        other = _subject(against, shape or ",".join(map(str, of.record.inputs[0])), against_set)
+    if heat is None:
+        return draw.network(of, depth=depth, part=part, against=other), {}
+    known, options = parse_shape(shape), parse_options(assign)
+    if heat == "error":
+        from convoxel.bench.network_error import measure_errors
+
+        with Counter("comparing layers") as counter:
+            found = error_heat(measure_errors(
+                model, known, options, weights=weights, on_progress=lambda done, count: counter(done, count, "layers")
+            ))  # fmt: skip
+    elif heat == "time":
+        from convoxel.bench.profile import profile_network
+
+        steps = profile_network(model, known, options, weights=weights).steps
+        found = time_heat({step["name"]: step["time_s"] for step in steps}, of)
+    else:
+        found = known_heat(heat, of)
+    figure = draw.network(of, depth=depth, part=part, heat=found, against=other)
+    return figure, {"heat": {"figure": found.title, "layers": dict(found.values)}}
 
 
 @_picture("convoxel draw field resnet18 --layer layer2 --at 14,14 --image photo.png --svg field.svg")

@@ -10,16 +10,20 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
+from types import MappingProxyType
 
 from convoxel.draw.caption import EDGE, heading, legend
 from convoxel.draw.figure import Figure
 from convoxel.draw.layered_layout import layered
 from convoxel.draw.letter import fit, text_width
-from convoxel.draw.network_outline import Model, Node, Outline, outline, subject
+from convoxel.draw.network_difference import Difference, difference
+from convoxel.draw.network_heat import Heat, known_heat
+from convoxel.draw.network_outline import Model, Node, Outline, Subject, outline, subject
 from convoxel.draw.quantity import count, sizes
 from convoxel.draw.scene import Box, Group, Look, Point, Shape, Words, arrow, bend, curve
-from convoxel.errors import check_choice
+from convoxel.errors import ConfigError, check_choice
 
 _WIDTH, _HEIGHT, _JOIN = 262.0, 60.0, (104.0, 24.0)
 _DOWN, _ACROSS = 24.0, 18.0
@@ -39,10 +43,24 @@ _KINDS = {
 _CARD = Look(fill="page", stroke="rule", weight=1.25)
 _EDGE = Look(stroke="faint", weight=1.4)
 _SKIP = Look(stroke="c6", weight=1.8)
+# Beside another network: what is new, what is gone, what is not as it was.
+_STATES = {
+    "same": (_CARD, _EDGE),
+    "changed": (Look(fill="page", stroke="c1", weight=2.5), _EDGE),
+    "added": (Look(fill="page", stroke="c3", weight=2.5), Look(stroke="c3", weight=2.2)),
+    "removed": (Look(fill="page", stroke="c6", weight=2, dash=(6, 4)), Look(stroke="c6", weight=1.6, dash=(5, 4))),
+}
+_HEAT, _HOTTEST = "c1", 0.62  # opacity of the largest figure's colour, through which texts are read
 
 
 def network(
-    model: Model, shape: Sequence[int] | None = None, *, depth: int | None = None, part: str | None = None
+    model: Model,
+    shape: Sequence[int] | None = None,
+    *,
+    depth: int | None = None,
+    part: str | None = None,
+    heat: str | Heat | None = None,
+    against: Model | None = None,
 ) -> Figure:
     """Return a network as a graph, with the shape, the parameters and the receptive field of every part.
 
@@ -52,9 +70,12 @@ def network(
         depth: number of parts of a module's path that make a node (1: the network's own children; default: the
             largest that gives at most 24 nodes).
         part: path of a module, such as "layer1.0", of which alone the graph is (default: the whole network).
+        heat: figure that colours the boxes: "params", "macs" or "bytes", or a measured one (default: none).
+        against: another network for the same input: the graph shows both, and what ``model`` adds, changes and leaves
+            out beside it (default: none).
 
     Raises:
-        ConfigError: the name, the shape, the depth or the part is wrong.
+        ConfigError: the name, the shape, the depth, the part or the heat is wrong.
         ShapeError: the network does not accept the shape.
         GraphError: the network cannot run without data.
 
@@ -64,6 +85,11 @@ def network(
     'resnet18, layer2.0 on 64 × 56 × 56'
     """
     of = subject(model, shape)
+    if against is not None:
+        if part is not None or heat is not None:
+            raise ConfigError("against: a graph of two networks has no part and no heat. Leave these out.")
+        other = subject(against, of.record.inputs[0])
+        return _joint(difference(other, of, depth), other, of)
     found = outline(of, depth, part=part)
     # A block that narrows and widens again, as squeeze and excitation do, is no U.
     placed = place(found, of.size) if part is None else _place_layers(found)
@@ -76,16 +102,75 @@ def network(
     title = f"{of.name} on {sizes(of.record.inputs[0])}"
     if part is not None:
         title = f"{of.name}, {part} on {sizes(found.nodes[0].shape[1:])}"
-    head, wide, top = heading(title, [", ".join(said)])
-    shapes, width, height = placed.shapes(found, EDGE, top + 14)
+    known = known_heat(heat, of) if isinstance(heat, str) else heat
+    marks = [] if known is None else [_Mark(heat=share, note=text) for share, text in known.shares(found.nodes)]
     used = dict.fromkeys(_KINDS[node.kind] for node in found.nodes if not node.joins)
     entries = [(Look(fill=role), word) for role, word in used if word != "input"]
-    told, least, bottom = legend(entries, height + 20, max(width, wide))
-    shapes = [*head, *shapes, *told]
+    if known is not None:
+        said.append(f"colour: {known.title}")
+        most = max(marks, key=lambda mark: mark.heat).note
+        entries.append((Look(fill=_HEAT, opacity=_HOTTEST), f"{known.title}: {most or 'none'} at most"))
+    notes = [mark.note for mark in marks] or [""] * len(found.nodes)
     text = f"A graph of {len(found.nodes)} parts. " + " ".join(
-        f"{node.name}: {node.what()}, {_shape(node)}." for node in found.nodes
+        f"{node.name}: {', '.join(filter(None, (node.what(), _shape(node), note)))}."
+        for node, note in zip(found.nodes, notes, strict=True)
     )
-    return Figure(title, text, max(width, wide, least), bottom + EDGE - 8, tuple(shapes))
+    return _page(title, ", ".join(said), text, placed, found, entries, marks)
+
+
+def _joint(found: Difference, first: Subject, second: Subject) -> Figure:
+    """Return the graph of two networks."""
+    joint = found.outline
+    placed = place(joint, second.size)
+    marks = [
+        _Mark(state, line=f"was {before}" if before else "")
+        for state, before in zip(found.states, found.before, strict=True)
+    ]
+    looks = {number: _STATES[state][1] for number, state in enumerate(found.edges) if state != "same"}
+    used = [state for state in _STATES if state in found.states]
+    words = {"same": "as before", "changed": "changed", "added": "added", "removed": "removed"}
+    entries = [(_STATES[state][0], words[state]) for state in used]
+    title = f"{second.name} beside {first.name}, on {sizes(second.record.inputs[0])}"
+    params = " → ".join(f"{of.record.params:,}".replace(",", "\u202f") for of in (first, second))
+    text = f"A graph of both networks; of {len(joint.nodes)} parts, {found.told()}. " + " ".join(
+        f"{node.name}: {state}{f', was {before}' if before else ''}."
+        for node, state, before in zip(joint.nodes, found.states, found.before, strict=True)
+        if state != "same"
+    )
+    return _page(title, f"{params} parameters; {found.told()}", text, placed, joint, entries, marks, looks)
+
+
+def _page(
+    title: str,
+    line: str,
+    text: str,
+    placed: Placement,
+    found: Outline,
+    entries: Sequence[tuple[Look, str]],
+    marks: Sequence[_Mark],
+    looks: Mapping[int, Look] = MappingProxyType({}),
+) -> Figure:
+    head, wide, top = heading(title, [line])
+    shapes, width, height = placed.shapes(found, EDGE, top + 14, marks, looks)
+    told, least, bottom = legend(entries, height + 20, max(width, wide))
+    return Figure(title, text, max(width, wide, least), bottom + EDGE - 8, (*head, *shapes, *told))
+
+
+@dataclass(frozen=True)
+class _Mark:
+    """The look of a box beside its part.
+
+    Attributes:
+        state: a word of ``_STATES``, which is its outline.
+        heat: share of the largest figure.
+        note: figure in place of the parameters; None leaves these.
+        line: words in place of the receptive field.
+    """
+
+    state: str = "same"
+    heat: float = 0.0
+    note: str | None = None
+    line: str = ""
 
 
 def place(found: Outline, size: Sequence[int]) -> Placement:
@@ -110,12 +195,14 @@ class Placement:
     ) -> None:
         self.centres, self.ways, self.level, self.turn = centres, ways, level, turn
 
-    def shapes(self, found: Outline, left: float, top: float) -> tuple[list[Shape], float, float]:
+    def shapes(
+        self, found: Outline, left: float, top: float, marks: Sequence[_Mark], looks: Mapping[int, Look]
+    ) -> tuple[list[Shape], float, float]:
         """Return the picture's shapes, moved by (left, top), its width with its edge, and where it ends."""
         sizes = [node_size(node) for node in found.nodes]
-        shapes = [shape for arrow in self.edges(found) for shape in arrow]
-        for node, centre, size in zip(found.nodes, self.centres, sizes, strict=True):
-            shapes.append(_draw(node, centre, size))
+        shapes = [shape for arrow in self.edges(found, looks) for shape in arrow]
+        for number, (node, centre, size) in enumerate(zip(found.nodes, self.centres, sizes, strict=True)):
+            shapes.append(_draw(node, centre, size, marks[number] if marks else _Mark()))
         rights = [
             x + w / 2 + _ARC * bool(node.merges)
             for (x, _), (w, _), node in zip(self.centres, sizes, found.nodes, strict=True)
@@ -124,33 +211,36 @@ class Placement:
         height = max(y + h / 2 for (_, y), (_, h) in zip(self.centres, sizes, strict=True))
         return [Group(tuple(shapes), moves=((left, top),))], left + width + EDGE, top + height
 
-    def edges(self, found: Outline) -> list[list[Shape]]:
-        """Return the arrow of every edge."""
+    def edges(self, found: Outline, looks: Mapping[int, Look] = MappingProxyType({})) -> list[list[Shape]]:
+        """Return the arrow of every edge, in a look of ``looks`` by its number, or in the usual one."""
         sizes = [node_size(node) for node in found.nodes]
-        return [self._edge(number, *ends, sizes) for number, ends in enumerate(found.edges)]
+        return [
+            self._edge(number, *ends, sizes, looks.get(number, _SKIP if number in self.level else _EDGE))
+            for number, ends in enumerate(found.edges)
+        ]
 
-    def _edge(self, number: int, start: int, end: int, sizes: Sequence[Point]) -> list[Shape]:
+    def _edge(self, number: int, start: int, end: int, sizes: Sequence[Point], look: Look) -> list[Shape]:
         (x0, y0), (x1, y1) = self.centres[start], self.centres[end]
         if number in self.level:
             way = bend((x0 + sizes[start][0] / 2, y0), (x1 - sizes[end][0] / 2, y1), upright=False)
-            return arrow(way, _SKIP)
+            return arrow(way, look)
         if start == self.turn:  # out of the bottom of a U to the right, then up
-            return arrow(_corner((x0 + sizes[start][0] / 2, y0), (x1, y1 + sizes[end][1] / 2), (x1, y0)), _EDGE)
+            return arrow(_corner((x0 + sizes[start][0] / 2, y0), (x1, y1 + sizes[end][1] / 2), (x1, y0)), look)
         if self.turn is not None and x1 - x0 > _WIDTH / 2 and y1 > y0:  # down, then to the right into it
-            return arrow(_corner((x0, y0 + sizes[start][1] / 2), (x1 - sizes[end][0] / 2, y1), (x0, y1)), _EDGE)
+            return arrow(_corner((x0, y0 + sizes[start][1] / 2), (x1 - sizes[end][0] / 2, y1), (x0, y1)), look)
         up = y1 < y0 and not self.ways[number]
         a = (x0, y0 - sizes[start][1] / 2) if up else (x0, y0 + sizes[start][1] / 2)
         b = (x1, y1 + sizes[end][1] / 2) if up else (x1, y1 - sizes[end][1] / 2)
         stops = [a, *self.ways[number], b]
         if self.ways[number] and self.ways[number][0][1] == math.inf:
-            return arrow(_around(a, b, stops[1][0]), _EDGE)
+            return arrow(_around(a, b, stops[1][0]), look)
         points: list[Point] = [a]
         for here, there in pairwise(stops):
             points += [point for point in bend(here, there)[1:] if point != points[-1]]
         # The last piece is upright, so that the head of the arrow is.
         tip = points[-1]
         neck = (tip[0], tip[1] + (8.0 if up else -8.0))
-        return arrow((*points[:-1], neck, tip) if len(points) > 2 else points, _EDGE)
+        return arrow((*points[:-1], neck, tip) if len(points) > 2 else points, look)
 
 
 def _corner(a: Point, b: Point, corner: Point, radius: float = 18.0) -> tuple[Point, ...]:
@@ -180,31 +270,35 @@ def _shape(node: Node) -> str:
     return sizes(node.shape[1:]) if len(node.shape) > 1 else str(node.shape)
 
 
-def _draw(node: Node, centre: Point, size: Point) -> Group:
+def _draw(node: Node, centre: Point, size: Point, mark: _Mark) -> Group:
     """Return the box of a node."""
     (x, y), (width, height) = centre, size
     left, top = x - width / 2, y - height / 2
-    fact = {"node": node.name}
+    fact = {"node": node.name} | ({"state": mark.state} if mark.state != "same" else {})
+    card = _STATES[mark.state][0]
     if node.joins:
-        look = Look(fill="card", stroke="faint", weight=1.25)
+        look = Look(fill="card", stroke="faint", weight=1.25) if mark.state == "same" else card
         word = Look(fill="ink", size=11, align="middle")
         pill = Box(left, top, width, height, height / 2, look=look, note=f"{node.name}: {_shape(node)}", data=fact)
         return Group((pill, Words(x, y + 4, fit(node.what(), width - 16, 11), look=word)))
     role, _ = _KINDS[node.kind]
-    shape, sees = _shape(node), node.sees() or ("" if node.kind == "input" else "field not known")
+    shape, sees = _shape(node), mark.line or node.sees() or ("" if node.kind == "input" else "field not known")
     params = f"{count(node.params)} params" if node.params else ""
+    params = params if mark.note is None else mark.note
     inner = width - 24
     name = fit(node.name, inner - text_width(shape, 11) - 10, 12.5, bold=True)
     sees = fit(sees, inner - text_width(params, 10.5) - 8, 10.5)
-    soft, bold = Look(fill="soft", size=10.5), Look(fill="ink", size=12.5, bold=True)
+    pale = "ink" if mark.heat else "soft"  # what is read through a colour
+    soft, bold = Look(fill=pale, size=10.5), Look(fill="ink", size=12.5, bold=True)
     note = "; ".join(filter(None, (node.name, node.what(), shape, params, sees)))
     parts: list[Shape] = [
-        Box(left, top, width, height, 7, look=_CARD, note=note, data=fact),
+        Box(left, top, width, height, 7, look=card, note=note, data=fact),
+        *_tint(left, top, width, height, mark),
         Box(left + 5, top + 7, 4, height - 14, 2, look=Look(fill=role)),
         Words(left + 15, top + 19, name, look=bold),
         Words(left + width - 9, top + 19, shape, look=Look(fill="ink", size=11, align="end")),
         Words(left + 15, top + 35, fit(node.what(), inner, 10.5), look=soft),
-        Words(left + width - 9, top + 51, params, look=Look(fill="soft", size=10.5, align="end")),
+        Words(left + width - 9, top + 51, params, look=Look(fill=pale, size=10.5, align="end")),
         Words(left + 15, top + 51, sees, look=soft),
     ]
     if node.merges:  # a branch within the box that goes around layers
@@ -212,6 +306,13 @@ def _draw(node: Node, centre: Point, size: Point) -> Group:
         way = curve((x0, y0), (x0 + 16, y0), (x0 + 16, y1), (x0, y1), pieces=12)
         parts += arrow((*way[:-1], (x0 + 6, y1), (x0, y1)), _SKIP, head=5.0, note=node.what())
     return Group(tuple(part for part in parts if not isinstance(part, Words) or part.text))
+
+
+def _tint(left: float, top: float, width: float, height: float, mark: _Mark) -> Iterator[Shape]:
+    """Yield the colour of a box's figure, whose root makes small shares seen."""
+    if mark.heat > 0:
+        look = Look(fill=_HEAT, opacity=round(_HOTTEST * math.sqrt(mark.heat), 3))
+        yield Box(left, top, width, height, 7, look=look, data={"heat": f"{mark.heat:.4g}"})
 
 
 def _place_layers(found: Outline) -> Placement:

@@ -13,11 +13,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from convoxel.bench.network_error import measure_errors
 from convoxel.bench.profile import profile_network
 from convoxel.cli.parsing import parse_options, parse_shape
 from convoxel.draw.letter import fit, text_width
 from convoxel.draw.network_diagram import node_size, place
-from convoxel.draw.network_outline import Node, Subject, outline, usual_depth
+from convoxel.draw.network_difference import difference
+from convoxel.draw.network_heat import error_heat
+from convoxel.draw.network_outline import Node, Outline, Subject, outline, usual_depth
 from convoxel.draw.quantity import count, percent
 from convoxel.draw.quantity import sizes as say
 from convoxel.draw.scene import Line
@@ -69,6 +72,7 @@ def describe(session: Session, query: Query) -> JsonObject:
         "controls": _controls(found),
         "copies": _copies(found),
         "measured": _measured(session, found),
+        "errors": _errors(session, found),
     }  # fmt: skip
 
 
@@ -92,6 +96,31 @@ def graph(session: Session, query: Query) -> JsonObject:
     found = open_network(session, query)
     depth = query.number("depth", usual_depth(found.subject), most=20)
     drawn = outline(found.subject, depth, query.texts("open"), query.texts("close"))
+    return {**_drawn(session, found, drawn), "depth": depth, "deepest": _deepest(found.subject)}
+
+
+def joint(session: Session, query: Query) -> JsonObject:
+    """Return the graph of a network and another one, whose words begin with ``a.``, with what is new, changed or gone.
+
+    Further words are those of :func:`graph`.
+    """
+    before, after = open_network(session, query.under("a.")), open_network(session, query)
+    depth = query.number("depth", 0, 0, 20) or None
+    found = difference(before.subject, after.subject, depth, query.texts("open"), query.texts("close"))
+    drawn = _drawn(session, after, found.outline)
+    for node, state, was in zip(drawn["nodes"], found.states, found.before, strict=True):
+        node["state"] = state
+        if state == "removed":  # another part may have its name
+            node.update(name=f"{node['name']} (removed)", rows=[])
+        if was:
+            node["sees"] = fit(f"was {was}", node["width"] - 24, 10.5)
+    for edge, state in zip(drawn["edges"], found.edges, strict=True):
+        edge["state"] = state
+    return {**drawn, "told": found.told()}
+
+
+def _drawn(session: Session, found: OpenedNetwork, drawn: Outline) -> JsonObject:
+    """Return the boxes and arrows of an outline."""
     if len(drawn.nodes) > _MOST_NODES or len(drawn.edges) > _MOST_EDGES:
         raise ConfigError(
             f"depth: {len(drawn.nodes)} parts and {len(drawn.edges)} arrows are too many to draw; up to {_MOST_NODES} "
@@ -99,10 +128,14 @@ def graph(session: Session, query: Query) -> JsonObject:
         )
     placed = place(drawn, found.subject.size)
     table, owners = found.summary.folded(), _row_numbers(found)
-    measured = _measured(session, found)
+    measured, errors = _measured(session, found), _errors(session, found)
     nodes = [
         _node(node, centre, table, owners, measured) for node, centre in zip(drawn.nodes, placed.centres, strict=True)
     ]
+    if errors is not None:
+        heat = error_heat(errors["layers"])
+        for box, node in zip(nodes, drawn.nodes, strict=True):
+            box["values"]["error"] = heat.of(node)
     _add_heat(nodes)
     edges = [
         {"from": start, "to": end, "skip": number in placed.level,
@@ -110,7 +143,7 @@ def graph(session: Session, query: Query) -> JsonObject:
         for number, ((start, end), arrow) in enumerate(zip(drawn.edges, placed.edges(drawn), strict=True))
     ]  # fmt: skip
     return {
-        "nodes": nodes, "edges": edges, "depth": depth, "deepest": _deepest(found.subject),
+        "nodes": nodes, "edges": edges,
         "width": max(node["x"] + node["width"] for node in nodes), "left": min(node["x"] for node in nodes),
         "height": max(node["y"] + node["height"] for node in nodes), "top": min(node["y"] for node in nodes),
     }  # fmt: skip
@@ -134,7 +167,7 @@ def _node(
     node: Node, centre: tuple[float, float], table: Sequence[Row], owners: dict[str, int], measured: JsonObject | None
 ) -> JsonObject:
     width, height = node_size(node)
-    rows = sorted({owners[step.name] for step in node.steps})
+    rows = sorted({owners[step.name] for step in node.steps if step.name in owners})
     times = measured["rows"] if measured else {}
     path = node.name.partition(":")[0]
     shape = say(node.shape[1:]) if len(node.shape) > 1 else say(node.shape)
@@ -153,6 +186,7 @@ def _node(
             "macs": sum(table[row].macs for row in rows),
             "bytes": sum(table[row].activation_bytes for row in rows),
             "time": sum(times.get(row, {"time_s": 0.0})["time_s"] for row in rows) if measured else None,
+            "error": None,
         },
     }  # fmt: skip
 
@@ -171,6 +205,7 @@ _SHOWN: dict[str, Callable[[Any], str]] = {
     "macs": count,
     "bytes": bytes_text,
     "time": lambda value: f"{1e3 * value:.3g} ms",
+    "error": lambda value: f"{value:.2g}",
 }
 
 
@@ -181,7 +216,8 @@ def _add_heat(nodes: list[JsonObject]) -> None:
         most, total = max(values) or 1, sum(values) or 1
         for node, value in zip(nodes, values, strict=True):
             node.setdefault("heat", {})[name] = value / most
-            node.setdefault("shown", {})[name] = f"{shown(value)} ({percent(value / total)})" if value else ""
+            share = f" ({percent(value / total)})" if name != "error" else ""  # errors do not add up
+            node.setdefault("shown", {})[name] = f"{shown(value)}{share}" if value else ""
 
 
 # ---- measured times ---------------------------------------------------------------------------------------
@@ -220,6 +256,49 @@ def measure(session: Session, query: Query) -> JsonObject:
     }
     session.times[_key(found)] = result
     return result
+
+
+def errors(session: Session, query: Query) -> JsonObject:
+    """Compute the network in float32 and in float64, and return the relative error of every layer.
+
+    Raises:
+        ConfigError: another measurement is under way.
+    """
+    found = open_network(session, query)
+    if not session.measuring.acquire(blocking=False):
+        raise ConfigError("errors: another network is being measured. Wait until that is done.")
+    key = _progress_key(found)
+    try:
+        layers = measure_errors(
+            found.word, found.named.shape, parse_options(found.assigned),
+            on_progress=lambda done, count: session.progress.update({key: done / count}),
+        )  # fmt: skip
+    finally:
+        session.measuring.release()
+        session.progress.pop(key, None)
+    owners = _row_numbers(found)
+    largest = max(layers, key=lambda name: layers[name])
+    result = {
+        "layers": layers,
+        "rows": {owners[name]: f"{value:.2g}" for name, value in layers.items()},
+        "numbers": {owners[name]: value for name, value in layers.items()},
+        "text": f"Errors of float32 relative to float64, random input: up to {layers[largest]:.2g}, in {largest}",
+    }
+    session.times["error", _key(found)] = result
+    return result
+
+
+def progress(session: Session, query: Query) -> JsonObject:
+    """Return the share of the layers that are compared; None where nothing is under way."""
+    return {"share": session.progress.get(_progress_key(open_network(session, query)))}
+
+
+def _progress_key(found: OpenedNetwork) -> str:
+    return f"errors of {_key(found)}"
+
+
+def _errors(session: Session, found: OpenedNetwork) -> JsonObject | None:
+    return session.times.get(("error", _key(found)))
 
 
 def _key(found: OpenedNetwork) -> tuple[object, ...]:
@@ -346,6 +425,7 @@ def _copies(found: OpenedNetwork) -> list[JsonObject]:
         {"name": "Python", "text": python},
         {"name": "Picture (command)", "text": f"convoxel draw network {word}{given} --svg network.svg"},
         {"name": "Times (command)", "text": f"convoxel compile {word}{given}"},
+        {"name": "Errors (command)", "text": f"convoxel draw network {word}{given} --heat error --svg errors.svg"},
     ]
 
 
@@ -381,7 +461,14 @@ VIEW = View(
     "network",
     "Network",
     "The graph of a network, its layers with costs and fields, and what an edit changes.",
-    {"catalogue": catalogue, "describe": describe, "graph": graph, "compare": compare},
-    {"measure": measure},
+    {
+        "catalogue": catalogue,
+        "describe": describe,
+        "graph": graph,
+        "compare": compare,
+        "joint": joint,
+        "progress": progress,
+    },
+    {"measure": measure, "errors": errors},
     keep_pages,
 )

@@ -12,7 +12,7 @@ import { Table } from "./library/table.js";
 const state = new State({ heat: "none" });
 const readonly = document.body.dataset.readonly === "1";
 const panels = [];
-const METRICS = [["none", "plain"], ["macs", "MACs"], ["bytes", "memory"], ["params", "params"], ["time", "time"]];
+const METRICS = [["none", "plain"], ["macs", "MACs"], ["bytes", "memory"], ["params", "params"], ["time", "time"], ["error", "error"]];
 let catalogue = null;
 
 /** One network; the names of its words begin with `prefix`. */
@@ -33,11 +33,12 @@ class Panel {
     this.heatBar = html("div", { class: "segments", role: "radiogroup", "aria-label": "colour by" });
     this.depth = html("select", { "aria-label": "depth of the graph", change: () => this.set({ depth: this.depth.value, open: [], close: [] }) });
     this.measureButton = html("button", { type: "button", disabled: readonly, title: readonly ? "started with --readonly" : "Run it here: time and algorithm of every step", click: () => this.measure() }, "Measure times");
+    this.errorButton = html("button", { type: "button", disabled: readonly, title: readonly ? "started with --readonly" : "Compare every layer in float32 with float64", click: () => this.compareErrors() }, "Measure errors");
     this.place = html("div", { class: "graph" });
     this.box = html("div", { class: "scroll", tabindex: "0", "aria-label": "layers" });
     this.says = html("p", { class: "soft" });
     const body = html("div", {}, this.title, this.totals, this.notes,
-      html("div", { class: "bar" }, this.search, html("label", { class: "small" }, "depth ", this.depth), this.heatBar, this.measureButton), this.says, this.place, this.box);
+      html("div", { class: "bar" }, this.search, html("label", { class: "small" }, "depth ", this.depth), this.heatBar, this.measureButton, this.errorButton), this.says, this.place, this.box);
     this.element = html("section", { class: "panel", "aria-label": prefix ? "second network" : "network" }, this.side, body);
     foldFields(this.side, "Network");
     this.graph = new Graph(this.place, { onChoose: (node) => this.chooseNode(node), onOpen: (path) => this.toggle(path, true), onClose: (path) => this.toggle(path, false) });
@@ -57,6 +58,7 @@ class Panel {
     const metric = state.get("heat");
     this.radios.forEach(([input]) => (input.checked = input.value === metric));
     if (metric === "time" && this.found && !this.found.measured) this.says.textContent = "Times are not measured yet.";
+    if (metric === "error" && this.found && !this.found.errors) this.says.textContent = "Errors are not measured yet.";
     this.graph.heat(metric);
   }
 
@@ -206,12 +208,14 @@ class Panel {
 
   showTable() {
     const measured = this.found.measured?.rows;
+    const errors = this.found.errors;
     const more = measured ? [{ name: "time", title: "ms", number: true, help: "time of one run here" }, { name: "algorithm", title: "algorithm", help: "chosen for this machine" }] : [];
+    if (errors) more.push({ name: "error", title: "error", number: true, help: "relative error in float32" });
     const rows = this.found.rows.map((row, index) => {
       const time = measured?.[index];
       return {
-        cells: { ...row.cells, time: time?.shown ?? "", algorithm: time?.algorithm ?? "" },
-        values: { ...row.values, ...(measured ? { time: time?.time_s ?? 0 } : {}) },
+        cells: { ...row.cells, time: time?.shown ?? "", algorithm: time?.algorithm ?? "", error: errors?.rows[index] ?? "" },
+        values: { ...row.values, ...(measured ? { time: time?.time_s ?? 0 } : {}), ...(errors ? { error: errors.numbers[index] ?? 0 } : {}) },
         mark: this.changes?.[row.cells.layer],
       };
     });
@@ -291,6 +295,33 @@ class Panel {
       this.measureButton.disabled = readonly;
     }
   }
+
+  async compareErrors() {
+    this.errorButton.disabled = true;
+    const say = async () => {
+      const { share } = (await ask("network/progress", this.network(), `progress${this.prefix}`).catch(() => null)) ?? {};
+      this.says.textContent = `Comparing layers with float64 … ${share ? `${Math.round(100 * share)} %` : ""}`;
+    };
+    const clock = setInterval(say, 700);
+    say();
+    try {
+      const key = this.shown;
+      const found = await act("network/errors", this.network());
+      clearInterval(clock);
+      if (!found || key !== this.shown) return;
+      this.found = { ...this.found, errors: found };
+      this.says.textContent = found.text;
+      this.showTable();
+      state.set({ heat: "error" });
+      await this.refresh();
+    } catch (error) {
+      if (!(error instanceof Refusal)) throw error;
+      this.says.textContent = error.message;
+    } finally {
+      clearInterval(clock);
+      this.errorButton.disabled = readonly;
+    }
+  }
 }
 
 // ---- two networks -------------------------------------------------------------------------------------------
@@ -308,8 +339,25 @@ function arrange() {
 }
 
 function toggleBeside() {
-  if (isTwo()) state.set({ "b.net": "", "b.shape": "", "b.set": [], "b.open": [], "b.close": [], "b.depth": "" }, true);
+  if (isTwo()) state.set({ "b.net": "", "b.shape": "", "b.set": [], "b.open": [], "b.close": [], "b.depth": "", joint: "", "j.open": [], "j.close": [] }, true);
   else state.set({ "b.net": panels[0].found?.net ?? "resnet18", "b.set": state.all("set"), "b.shape": state.get("shape") }, true);
+}
+
+/** Both networks as one graph, below the figures of both. */
+let jointGraph = null;
+const jointPlace = html("div", { class: "graph joint", hidden: true });
+
+async function showJoint(words) {
+  jointPlace.hidden = state.get("joint") !== "1";
+  if (jointPlace.hidden) return;
+  const toggle = (open) => (path) => {
+    const [to, from] = open ? ["j.open", "j.close"] : ["j.close", "j.open"];
+    state.set({ [to]: [...new Set([...state.all(to), path])], [from]: state.all(from).filter((each) => each !== path) });
+  };
+  jointGraph ??= new Graph(jointPlace, { onChoose: (node) => jointGraph.choose(node ? [node.name] : []), onOpen: toggle(true), onClose: toggle(false) });
+  const parts = ["open", "close"].flatMap((name) => state.all(`j.${name}`).map((path) => [name, path]));
+  const found = await ask("network/joint", [...words, ...parts]);
+  if (found) jointGraph.draw(found, parts.length);
 }
 
 async function compareBoth() {
@@ -326,7 +374,10 @@ async function compareBoth() {
     panels[0].changes = null;
     panels[1].changes = found.rows;
     panels.forEach((panel) => panel.found && (panel.showTable(), panel.mark()));
-    place.replaceChildren(html("h2", {}, "Side by side"), html("div", { class: "scroll" }, html("table", {}, html("thead", {}, html("tr", {}, head)), html("tbody", {}, rows))));
+    const box = html("input", { type: "checkbox", id: "joint", checked: state.get("joint") === "1", change: () => state.set({ joint: box.checked ? "1" : "" }) });
+    const more = html("label", { class: "small switch" }, box, "one graph of both: ", html("span", { class: "state added" }, "added"), html("span", { class: "state changed" }, "changed"), html("span", { class: "state removed" }, "removed"));
+    place.replaceChildren(html("h2", {}, "Side by side"), more, jointPlace, html("div", { class: "scroll" }, html("table", {}, html("thead", {}, html("tr", {}, head)), html("tbody", {}, rows))));
+    await showJoint(words);
   } catch (error) {
     if (!(error instanceof Refusal)) throw error;
     place.replaceChildren(html("p", {}, error.message));
@@ -346,6 +397,7 @@ async function start() {
 
 state.on((names) => {
   if ([...names].every((name) => name === "heat")) return panels.forEach((panel) => panel.showHeat());
+  if ([...names].every((name) => name === "joint" || name.startsWith("j."))) return compareBoth();
   const two = panels.length === 2;
   if (two !== isTwo()) {
     arrange();

@@ -36,13 +36,13 @@ export class Graph {
     this.view.fit({ left, top, width: width - left, height: height - top });
   }
 
-  edge({ points, skip }) {
+  edge({ points, skip, state }) {
     const last = points.at(-1);
     const before = points.at(-2);
     const length = Math.hypot(last[0] - before[0], last[1] - before[1]) || 1;
     const [ux, uy] = [(last[0] - before[0]) / length, (last[1] - before[1]) / length];
     const tip = [[last[0] + ux * 7, last[1] + uy * 7], [last[0] - uy * 3.2, last[1] + ux * 3.2], [last[0] + uy * 3.2, last[1] - ux * 3.2]];
-    const kind = skip ? " skip" : "";
+    const kind = `${skip ? " skip" : ""} ${state ?? ""}`;
     return [svg("polyline", { class: `edge${kind}`, points: points.join(" ") }), svg("polygon", { class: `head${kind}`, points: tip.join(" ") })];
   }
 
@@ -76,7 +76,7 @@ export class Graph {
       event.preventDefault();
       event.stopPropagation();
     };
-    const element = svg("g", { class: `node${node.joins ? " join" : ""}`, tabindex: "0", role: "button", "data-node": node.name, click: () => this.onChoose(node), dblclick: open, keydown: key, focus: () => this.reveal(node) }, parts);
+    const element = svg("g", { class: `node${node.joins ? " join" : ""} ${node.state ?? ""}`, tabindex: "0", role: "button", "data-node": node.name, click: () => this.onChoose(node), dblclick: open, keydown: key, focus: () => this.reveal(node) }, parts);
     this.elements.set(node.name, element);
     return element;
   }
@@ -109,6 +109,7 @@ export class Graph {
       const ground = element.querySelector(".heat");
       if (!ground) return;
       ground.setAttribute("fill-opacity", metric === "none" ? 0 : (0.62 * Math.sqrt(node.heat[metric])).toFixed(3));
+      element.classList.toggle("hot", metric !== "none" && node.heat[metric] > 0);
       element.dataset.heat = metric === "none" ? "" : node.heat[metric];
       element.querySelector(".note").textContent = metric === "none" ? node.params : node.shown[metric];
     });
