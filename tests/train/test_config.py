@@ -125,7 +125,7 @@ def test_bad_override_is_refused(assignment: str, words: str) -> None:
 
 
 def test_difference_counts_only_what_was_stated() -> None:
-    stored = plan_run(build(seed=7, epochs=2), dims=3, channels=1, sizes=[(32, 32, 32)])
+    stored = plan_run(build(seed=7, epochs=2), dims=3, channels=1, sizes=[(32, 32, 32)]).config
     assert build().difference(stored) == []
     assert build(output="elsewhere", seed=7, epochs=2).difference(stored) == []
     assert build(epochs=3, levels=stored.levels).difference(stored) == ["epochs: 2 → 3"]
@@ -138,22 +138,22 @@ def test_plan_decides_everything_and_keeps_what_is_stated() -> None:
     sizes = [(36, 50, 36)] * 5
     config = plan_run(
         build(width=8, spacing="keep", orientation="keep"), dims=3, channels=1, sizes=sizes, flip_axes=(2,)
-    )
+    ).config
     assert (config.model, config.levels, config.width, config.patch) == ("unet", 3, 8, (40, 56, 40))
     assert (config.normalise, config.flip_axes, config.minutes) == ("sample", (2,), 10.0)
     undecided = {name for name, value in config.to_dict().items() if value is None}
     split = {"validation", "folds", "split", "subject_pattern", "axes", "rate"}
     data = {"class_weights", "ignore_label", "regions", "slices", "slice_axis"}
     assert undecided <= {"epochs", "validate_every", "weights", "ema", "patience", *data, *split}
-    again = plan_run(config, dims=3, channels=1, sizes=sizes)
+    again = plan_run(config, dims=3, channels=1, sizes=sizes).config
     assert again == config
 
 
 def test_plan_for_classes() -> None:
-    config = plan_run(build(task="classify", epochs=100), dims=2, channels=3, sizes=[(32, 32)] * 50)
+    config = plan_run(build(task="classify", epochs=100), dims=2, channels=3, sizes=[(32, 32)] * 50).config
     assert (config.model, config.levels, config.patch, config.flip_axes) == ("course_vgg", None, (32, 32), ())
     assert (config.batch_size, config.steps_per_epoch, config.validate_every) == (32, 2, 4)
-    grey = plan_run(build(task="classify"), dims=2, channels=1, sizes=[(8, 8)] * 5)
+    grey = plan_run(build(task="classify"), dims=2, channels=1, sizes=[(8, 8)] * 5).config
     assert grey.flip_axes == () and grey.batch_size == 5
 
 

@@ -48,7 +48,7 @@ def planned(**entries: Any) -> TrainConfig:
             "epochs": 1}  # fmt: skip
     config = TrainConfig.build(**{**base, **entries})
     dims = len(config.patch or ())
-    return plan_run(config, dims=dims, channels=1, sizes=[(9,) * dims] * 5)
+    return plan_run(config, dims=dims, channels=1, sizes=[(9,) * dims] * 5).config
 
 
 def test_batches_are_functions_of_their_number() -> None:

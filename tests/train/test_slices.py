@@ -57,7 +57,7 @@ def test_sizes_differ_by_axis() -> None:
 
 def planned(sizes: tuple[int, ...], spacing: tuple[float, ...] | None = None, **entries: object) -> TrainConfig:
     config = TrainConfig.build(task="segment", data="x", output="y", slices=3, **entries)
-    return plan_run(config, dims=len(sizes), channels=1, sizes=[sizes] * 3, spacing_mm=spacing)
+    return plan_run(config, dims=len(sizes), channels=1, sizes=[sizes] * 3, spacing_mm=spacing).config
 
 
 def test_slices_lie_across_the_thickest_axis() -> None:

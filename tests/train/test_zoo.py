@@ -112,7 +112,7 @@ def test_sizes_of_networks_with_borders() -> None:
 def plan(**entries: Any) -> TrainConfig:
     """Plan a run on small pictures in colour."""
     config = TrainConfig.build(**{"task": "classify", "data": "x", "output": "y", **entries})
-    return plan_run(config, dims=2, channels=3, sizes=[(32, 32)] * 8)
+    return plan_run(config, dims=2, channels=3, sizes=[(32, 32)] * 8).config
 
 
 def test_small_images_get_the_small_stem() -> None:
@@ -122,14 +122,14 @@ def test_small_images_get_the_small_stem() -> None:
     started = plan(model="resnet18", weights="file.pth")
     assert started.model_options == {} and started.width == 1.0
     large = TrainConfig.build(task="classify", data="x", output="y", model="resnet18")
-    assert plan_run(large, dims=2, channels=3, sizes=[(96, 96)]).model_options == {}
+    assert plan_run(large, dims=2, channels=3, sizes=[(96, 96)]).config.model_options == {}
 
 
 def test_levels_and_width_of_the_papers_networks_stay() -> None:
     stated = {"task": "segment", "data": "x", "output": "y", "model": "unet_cicek"}
-    config = plan_run(TrainConfig.build(**stated), dims=3, channels=1, sizes=[(30, 40, 30)])
+    config = plan_run(TrainConfig.build(**stated), dims=3, channels=1, sizes=[(30, 40, 30)]).config
     assert (config.levels, config.width) == (3, 64)
-    config = plan_run(TrainConfig.build(**stated, levels=2, width=8), dims=3, channels=1, sizes=[(30, 40, 30)])
+    config = plan_run(TrainConfig.build(**stated, levels=2, width=8), dims=3, channels=1, sizes=[(30, 40, 30)]).config
     assert (config.levels, config.width, config.patch) == (2, 8, (72, 80, 72))
 
 

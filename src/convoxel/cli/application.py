@@ -29,6 +29,7 @@ from convoxel.cli import (
     importing,
     info,
     models,
+    plan,
     predict,
     quantise,
     run,
@@ -75,6 +76,7 @@ def _options(
 
 for _function, _name, _example in (
     (demo.demo, "demo", "demo --output demo"),
+    (plan.plan, "plan", "plan segment --data hippocampus --minutes 20 --output plan.yaml"),
     (train.train, "train", "train segment --data hippocampus --minutes 20 --output run"),
     (evaluate.evaluate, "evaluate", "evaluate run --data hippocampus"),
     (predict.predict, "predict", "predict run --input scans --output labels"),
@@ -91,7 +93,7 @@ for _function, _name, _example in (
     (explore.explore, "explore", "explore resnet18 runs --port 8321"),
     (info.info, "info", "info --json"),
 ):
-    command(app, f"convoxel {_example}", _name, OpenCommand if _name == "train" else None)(_function)
+    command(app, f"convoxel {_example}", _name, OpenCommand if _name in ("plan", "train") else None)(_function)
 for _name, _group in {
     "size": size,
     "compare": compare,

@@ -128,6 +128,9 @@ def train(
     ] = None,
     output: Annotated[Path | None, typer.Option(metavar="RUN", help="New folder for the run.")] = None,
     resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Continue the run in this folder.")] = None,
+    resume_if_present: Annotated[
+        bool, typer.Option("--resume-if-present", help="Continue the run in --output if there is one, else begin it.")
+    ] = False,
     force: Annotated[
         bool, typer.Option("--force", help="With --resume: continue even if data or settings have changed.")
     ] = False,
@@ -136,14 +139,21 @@ def train(
     """Train a network on images: segment them, or tell their class.
 
     What is not given is chosen from the data. The folder of the run receives checkpoints, curves, example
-    predictions and a report. Ctrl-C saves a checkpoint; --resume continues from it.
+    predictions and a report. Ctrl-C saves a checkpoint; --resume continues from it. Several processes or machines train
+    together under `torchrun --nproc-per-node N -m convoxel train …`.
 
     Every other setting is an option too, such as --optimiser sgd, --weight-decay 1e-3, --augment strong,
     --augment.rotate 15, --rates.encoder.* 0.1 or --ema 0.999, and so is every option of the network, such as --norm
     instance, --block residual, --dilation 2, --padding reflect, --dropout 0.2 or --dropout-where all.
     """
-    from convoxel.train import configure_run
+    from convoxel.train import configure_run, has_run
 
+    if resume_if_present and (output is None or resume is not None):
+        raise ConfigError(
+            "resume_if_present: given without --output; expected the folder of the run in --output alone."
+        )
+    if resume_if_present and output is not None and has_run(output):
+        resume = output
     if force and resume is None:
         raise ConfigError("force: given without --resume; expected both. A new run needs a new --output.")
     entries = {
@@ -182,6 +192,8 @@ def train(
     made = configure_run(stated, assign or (), file=config, output=output, resume=resume)
     screen = Screen(json)
     result = run_training(made, screen, resume=resume is not None, force=force)
+    if not result.first:  # one of several processes: the first one tells how it went
+        raise typer.Exit(128 + (result.signal or 2) if result.interrupted else 0)
     _finish(made, result, screen, json)
 
 

@@ -39,6 +39,18 @@ class LevelNetwork(Network):
     multiples: tuple[int, ...]
     least: tuple[int, ...]
 
+    @property
+    def axis_sizes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Step between sizes that fit and the smallest of them, both one an axis."""
+        dims = len(self.multiples)
+        if self.sizes == "pad" or len({*self.multiples}) == 1:
+            return (self.input_multiple,) * dims, (max(self.input_minimum, self.input_multiple),) * dims
+        least = list(self.least)
+        if self.norm == "instance":  # it needs two positions at the bottom: one more along the cheapest axis
+            axis = min(range(dims), key=lambda axis: self.multiples[axis])
+            least[axis] += self.multiples[axis]
+        return self.multiples, tuple(least)
+
     def coarsened(self, sizes: Sequence[int], level: int) -> list[int]:
         """Return the sizes at ``level``, of which the last pixel may lie partly outside."""
         steps = [math.prod(axis) for axis in zip(*self.strides[:level], strict=True)] or [1] * len(sizes)

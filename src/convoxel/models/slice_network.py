@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from convoxel.errors import ConfigError
 from convoxel.models.backbone import Network, Output, check_count
+from convoxel.models.levels import LevelNetwork
 
 
 class SliceNetwork(Network):
@@ -44,12 +47,14 @@ class SliceNetwork(Network):
         self.planar, self.context, self.axis = planar, check_count("context", context, least=0), axis
         edges, border = list(getattr(planar, "borders", ())) or [0, 0], 2 * context + 1
         self.borders = (*edges[:axis], context, *edges[axis:])
-        self.multiples = self._each(planar.input_multiple, 1)
-        self.minimums = self._each(max(planar.input_minimum, planar.input_multiple), border)
+        least = max(planar.input_minimum, planar.input_multiple)
+        uniform = (planar.input_multiple,) * 2, (least,) * 2
+        steps, minimums = planar.axis_sizes if isinstance(planar, LevelNetwork) else uniform
+        self.multiples, self.minimums = self._each(steps, 1), self._each(minimums, border)
         self.input_multiple, self.input_minimum = planar.input_multiple, max(self.minimums)
 
-    def _each(self, planar: int, across: int) -> tuple[int, ...]:
-        return tuple(across if axis == self.axis else planar for axis in range(3))
+    def _each(self, planar: Sequence[int], across: int) -> tuple[int, ...]:
+        return (*planar[: self.axis], across, *planar[self.axis :])
 
     def compute(self, x: Tensor) -> Output:
         """Return logits ``(n, num_classes, *spatial)`` of the slices that have all their neighbours."""

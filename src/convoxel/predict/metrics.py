@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import TypedDict, final
+from dataclasses import dataclass, field, replace
+from typing import Any, TypedDict, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from convoxel.data import Sample
 from convoxel.data.data_set import IGNORED, join_names
 from convoxel.data.regions import Regions
+from convoxel.files.values import JsonObject
 from convoxel.predict.classification_metric import ClassScores, LabelScores, auc
 from convoxel.predict.figures import known
 from convoxel.predict.loss_terms import MULTI_LABEL, LossTerms, class_loss, label_loss
@@ -176,6 +177,32 @@ class Tally:
 
     def __post_init__(self) -> None:
         self.counts = np.zeros((len(self.classes), len(self.classes)), np.int64)
+
+    def to_dict(self) -> JsonObject:
+        """Return what was counted so far, as JSON holds it."""
+        return {
+            "counts": self.counts.tolist(),
+            "held": [each.tolist() for each in self.held],
+            "shares": [each.tolist() for each in self.shares],
+            **{name: getattr(self, name) for name in ("segmented", "classified", "measured", "truth", "loss", "norm")},
+        }
+
+    def dealt(self, parts: Sequence[JsonObject]) -> Tally:
+        """Return the tally of images that were dealt out in turn to several tallies like this one, given as JSON."""
+        found = replace(
+            self, segmented=[], classified=[], measured=[], truth=[], held=[], shares=[], loss=0.0, norm=0.0
+        )
+        found._add_dealt(parts)
+        return found
+
+    def _add_dealt(self, parts: Sequence[JsonObject]) -> None:
+        self.counts += sum(np.array(part["counts"], np.int64) for part in parts)
+        for part in parts:
+            self._add_loss(part["loss"], part["norm"])
+        for name in ("segmented", "classified", "measured", "truth"):
+            getattr(self, name).extend(_take_turns([part[name] for part in parts]))
+        self.held += [np.array(row, np.bool_) for row in _take_turns([part["held"] for part in parts])]
+        self.shares += [np.array(row, np.float64) for row in _take_turns([part["shares"] for part in parts])]
 
     @property
     def graded(self) -> Sequence[str]:
@@ -362,6 +389,15 @@ class Tally:
     def scores(self) -> ClassScores:
         """Return truth and probabilities of all classified images."""
         return ClassScores(np.array(self.truth, np.int64), np.array(self.shares).reshape(-1, len(self.classes)))
+
+
+def _take_turns(parts: Sequence[Sequence[Any]]) -> list[Any]:
+    """Return the items of parts that were dealt out in turn.
+
+    >>> _take_turns([["a", "c", "e"], ["b", "d"]])
+    ['a', 'b', 'c', 'd', 'e']
+    """
+    return [part[turn] for turn in range(max(map(len, parts), default=0)) for part in parts if turn < len(part)]
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

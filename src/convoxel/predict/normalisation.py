@@ -22,15 +22,22 @@ Array = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Statistics:
-    """Mean, standard deviation and smallest value of each channel; arrays (channels,) float32."""
+    """Mean, standard deviation and smallest value of each channel; arrays (channels,) float32.
+
+    ``low`` and ``high`` cut off what lies beyond them first; None where nothing is cut off.
+    """
 
     mean: Array
     std: Array
     floor: Array
+    low: Array | None = None
+    high: Array | None = None
 
     def normalise(self, image: Array) -> Array:
         """Return ``(image − mean) / std`` of an image (channels, *spatial) or of any part of one."""
         shape = (-1, *(1 for _ in image.shape[1:]))
+        if self.low is not None and self.high is not None:
+            image = np.clip(image, self.low.reshape(shape), self.high.reshape(shape))
         found = image - self.mean.reshape(shape)
         found /= self.std.reshape(shape)
         return found
@@ -156,9 +163,11 @@ class Normalisation:
     """The normalisation of a run.
 
     Attributes:
-        kind: "sample" measures each image, "dataset" uses the statistics of the training images, "channels" has rules,
-            "steps" has steps.
+        kind: "sample" measures each image, "dataset" uses the statistics of the training images, "ct" those of their
+            labelled voxels, after values beyond ``low`` and ``high`` were cut off, "channels" has rules, "steps" has
+            steps.
         mean, std: those statistics, one value per channel; empty for the others.
+        low, high: least and largest value of "ct", one per channel; empty for the others.
         channels: rules of the channels, which apply before an image is resampled.
         steps: changes of intensities, one after the other.
         steps_before: how many of them apply before an image is resampled.
@@ -170,6 +179,8 @@ class Normalisation:
     channels: tuple[ChannelRule, ...] = ()
     steps: tuple[IntensityStep, ...] = ()
     steps_before: int = 0
+    low: tuple[float, ...] = ()
+    high: tuple[float, ...] = ()
 
     @property
     def ruled(self) -> bool:
@@ -208,9 +219,10 @@ class Normalisation:
             floor = np.min([slab.min(axis=axes) for slab in slabs(image)], axis=0)
         else:
             floor = np.array([values.min() for values, _ in counted], np.float32)
-        if self.kind == "dataset":
+        if self.kind in ("dataset", "ct"):
             std = np.asarray([value or 1.0 for value in self.std], np.float32)
-            return Statistics(np.asarray(self.mean, np.float32), std, floor)
+            bounds = [np.asarray(bound, np.float32) if bound else None for bound in (self.low, self.high)]
+            return Statistics(np.asarray(self.mean, np.float32), std, floor, *bounds)
         if counted is None:
             pairs = [_measure_body(image, channel, low) for channel, low in enumerate(floor)]
         else:

@@ -43,25 +43,31 @@ class InputSizes(NamedTuple):
         return least + max(0, -(-(side - least) // multiple)) * multiple
 
 
-def plan_patch(size: Sequence[int], sizes: InputSizes, voxels: int = _UNBOUNDED) -> tuple[int, ...]:
+def plan_patch(
+    size: Sequence[int], sizes: InputSizes, voxels: int = _UNBOUNDED, spacing: Sequence[float] | None = None
+) -> tuple[int, ...]:
     """Return a patch that covers ``size`` if ``voxels`` allow, else one as near to a cube as fits.
 
     Args:
         size: spatial size of the image, in voxels.
         sizes: the sizes that the network takes.
         voxels: most voxels of the patch, borders not counted (default unbounded); the longest side is shortened first.
+        spacing: distance between voxels along each axis, in which sides are compared (default: equal).
 
     >>> plan_patch((36, 50, 36), InputSizes(8, 8), 48**3)
     (40, 56, 40)
     >>> plan_patch((197, 140, 189), InputSizes(4, 4), 48**3)
     (48, 48, 48)
+    >>> plan_patch((24, 320, 320), InputSizes((2, 8, 8), (2, 8, 8)), 40**3, (3.6, 0.6, 0.6))
+    (12, 72, 72)
     """
+    steps = spacing or (1.0,) * len(size)
     patch = [sizes.above(side, axis) for axis, side in enumerate(size)]
     while math.prod(sizes.inner(patch)) > voxels:
         longer = [axis for axis, side in enumerate(patch) if side > sizes.of(axis)[0]]
         if not longer:
             break
-        longest = max(longer, key=lambda axis: patch[axis])
+        longest = max(longer, key=lambda axis: patch[axis] * steps[axis])
         patch[longest] -= sizes.of(longest)[1]
     return tuple(patch)
 

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from convoxel.graph.compile import compile as compile_model
+from convoxel.models.levels import LevelNetwork
 from convoxel.models.slice_network import SliceNetwork
 from convoxel.predict.computation import Computation
 from convoxel.predict.device import explain_memory
@@ -54,5 +55,7 @@ def input_sizes(model: nn.Module) -> InputSizes:
     border = tuple(getattr(model, "borders", ()))
     if isinstance(model, SliceNetwork):
         return InputSizes(model.multiples, model.minimums, border)
+    if isinstance(model, LevelNetwork) and model.sizes == "check" and len({*model.multiples}) > 1:
+        return InputSizes(*model.axis_sizes, border if any(border) else ())
     multiple, least = (int(getattr(model, name, 1) or 1) for name in ("input_multiple", "input_minimum"))
     return InputSizes(multiple, max(least, multiple), border if any(border) else ())

@@ -87,7 +87,7 @@ def choose_strengths(config: TrainConfig, dims: int) -> Strengths:
     """
     labelled = config.task == "segment"
     rows = dict(_LEVELS[config.augment.level, labelled])
-    comparable = labelled and dims == 3 and config.normalise == "dataset"
+    comparable = labelled and dims == 3 and config.normalise in ("dataset", "ct")
     light = config.augment.level == "light"
     if comparable:
         for name in ("contrast", "brightness", "noise"):

@@ -168,7 +168,8 @@ class TrainConfig(Entries):
         orientation: "ras" turns axes towards the patient's right, front and top, "keep" leaves them as stored (default
             "ras" where files say how they lie).
         resample_labels: bring labels of another grid onto that of their image instead of refusing them (default False).
-        normalise: statistics that normalise an image, those of each "sample" or of the whole "dataset".
+        normalise: statistics that normalise an image, those of each "sample" or of the whole "dataset", or "ct": those
+            of the labelled voxels, after values beyond their percentiles 0.5 and 99.5 were cut off.
         minutes: time of the whole run in minutes, from reading the data to the closing evaluation.
         epochs: number of epochs.
         steps_per_epoch: optimiser steps in an epoch.
@@ -185,6 +186,8 @@ class TrainConfig(Entries):
         ema: share of the running mean that a step keeps, such as 0.999: then means of the weights over the steps are
             validated, kept and predict, which are steadier than those of the last step (default none).
         patience: validations without a better metric after which the run ends before its time (default none).
+        sync_batch_norm: let batch normalisation see the whole batch where several processes share it, and not the part
+            of each (default True).
         constraints: constraints of kernels (default none).
         loss: loss by its word, such as "dice_focal"; ``convoxel train --loss list`` shows all with their terms (default
             "dice_ce" to segment, "ce" to classify, "bce" where an image may have several classes, "mse" to regress).
@@ -255,7 +258,7 @@ class TrainConfig(Entries):
     spacing: Literal["keep"] | tuple[float, ...] | None = None
     orientation: Literal["ras", "keep"] | None = None
     resample_labels: bool = False
-    normalise: Literal["sample", "dataset"] | None = None
+    normalise: Literal["sample", "dataset", "ct"] | None = None
 
     minutes: float | None = Field(default=None, gt=0, le=60 * 24 * 366)
     epochs: int | None = Field(default=None, ge=1)
@@ -273,6 +276,7 @@ class TrainConfig(Entries):
     rates: dict[_Name, Annotated[float, Field(ge=0, le=100)]] = Field(default_factory=dict)
     ema: float | None = Field(default=None, gt=0, lt=1)
     patience: int | None = Field(default=None, ge=1)
+    sync_batch_norm: bool = True
     constraints: ConstraintConfig = Field(default_factory=ConstraintConfig)
     loss: str | None = None
     loss_options: dict[str, float] = Field(default_factory=dict)

@@ -45,6 +45,7 @@ class LabelSurvey:
         sides: places of the classes in each segmented training case.
         counts: voxels (to segment) or images (to classify) of each class.
         painted: whether masks hold 255 in place of 1.
+        ranges: least and largest value of each volume that is segmented.
     """
 
     classes: Sequence[str]
@@ -55,6 +56,7 @@ class LabelSurvey:
     sides: list[Sides] = field(default_factory=list)
     counts: NDArray[np.int64] = field(init=False)
     painted: bool = False
+    ranges: list[tuple[float, float]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.counts = np.zeros(len(self.classes), np.int64)
@@ -66,6 +68,8 @@ class LabelSurvey:
         self.located += sample.stated_affine is not None
         self.painted |= sample.painted
         if isinstance(sample.label, np.ndarray):
+            if self.dims == 3:
+                self.ranges.append((float(sample.image.min()), float(sample.image.max())))
             self.counts += count_classes(sample.label, len(self.classes), self.regions)
         elif isinstance(sample.label, frozenset):
             self.counts[sorted(sample.label)] += 1

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -36,11 +36,12 @@ from convoxel.train.optimisation import (
     steps_total,
 )
 from convoxel.train.pace import VALIDATION_OVERLAP, now
+from convoxel.train.process_group import Processes, open_processes, raise_faults
 from convoxel.train.run_network import model_tensors
 from convoxel.train.training_batch import Batch, Batches
-from convoxel.train.training_run import OnPlan, TrainingRun, finish_run, open_run, resume_run
+from convoxel.train.training_run import OnPlan, TrainingRun, finish_run, join_run, open_run, resume_run
 from convoxel.train.training_state import ValidationRow
-from convoxel.train.training_step import build_step_loss, compute_loss, plan_step, watch_memory
+from convoxel.train.training_step import build_step_loss, compile_forward, compute_loss, plan_step, watch_memory
 from convoxel.train.watch import LossWatch, watch_classes
 
 # Validations may take a tenth of the time, and the curve of a run limited by minutes has at most about 60 points.
@@ -68,6 +69,7 @@ class RunResult:
         early: True if it ended before its time, since ``patience`` validations were no better.
         signal: number of that signal, else None.
         warnings: sentences about what went wrong in training; they were also given as ``RuntimeWarning``.
+        first: False in further processes of a run that several train together; the first one writes everything.
     """
 
     path: Path
@@ -80,6 +82,7 @@ class RunResult:
     signal: int | None = None
     early: bool = False
     warnings: tuple[str, ...] = ()
+    first: bool = True
 
 
 def fit(
@@ -118,22 +121,31 @@ def fit(
     """
     if config.device is not None:
         choose_device(config.device)  # refused before the data are read
-    tell = on_progress or (lambda progress: None)
+    if config.device is not None:
+        choose_device(config.device)  # refused before the data are read
     begun_s = now()
-    tell(Progress(phase="prepare"))
-    with _machine(config), contextlib.ExitStack() as stack:
+    with keep_machine(config), contextlib.ExitStack() as stack:
+        processes = stack.enter_context(open_processes(config))
+        tell = on_progress if on_progress is not None and processes.first else lambda progress: None
+        tell(Progress(phase="prepare"))
         interrupt = stack.enter_context(Interrupt())
-        rest = stack, begun_s, on_plan or (lambda plan: None)
-        run = resume_run(config, force, *rest) if resume else open_run(config, *rest)
+
+        def begin() -> TrainingRun:
+            rest = stack, begun_s, on_plan or (lambda plan: None), processes
+            return resume_run(config, force, *rest) if resume else open_run(config, *rest)
+
+        run = begin() if not processes.several else _begin_together(processes, begin, stack)
         torch.set_num_threads(run.config.threads or torch.get_num_threads())
         run.state.prepared_s += now() - begun_s
+        forward = processes.wrap(run.config, run.model)
+        run.forward = compile_forward(forward) if run.config.compile else forward
         clock = Clock(run, tell)
-        batches = Batches(run.dataset.train, run.config, run.facts, plan_step(run.config))
+        batches = Batches(run.dataset.train, run.config, run.facts, plan_step(run.config), processes)
         first = run.state.step * run.config.accumulate
         _train(run, stack.enter_context(contextlib.closing(batches.iterate(first))), clock, interrupt)
         early = interrupt.received is None and run.state.fraction < 1.0
         metrics: Options = run.state.history[-1] if run.state.history else {}
-        if interrupt.received is None:
+        if interrupt.received is None and processes.first:
             clock.tell("evaluate")
             metrics = finish_run(run)
             clock.advance()
@@ -141,11 +153,37 @@ def fit(
         state, signal = run.state, interrupt.received
         figures = (state.best_metric, state.prepared_s + state.elapsed_s, state.step)
         told = signal, early, tuple(state.warnings.values())
-        return RunResult(run.folder, metrics, *figures, signal is not None, clock.metric_name, *told)
+        return RunResult(run.folder, metrics, *figures, signal is not None, clock.metric_name, *told, processes.first)
+
+
+def _begin_together(processes: Processes, begin: Callable[[], TrainingRun], stack: contextlib.ExitStack) -> TrainingRun:
+    """Return the run that the first process begins and the others join, or raise in all of them."""
+    fault: ConvoxelError | None = None
+    run: TrainingRun | None = None
+    if processes.first:
+        try:
+            run = begin()
+        except BaseException as error:
+            processes.tell({"fault": str(error)})
+            raise
+        processes.tell({"folder": str(run.folder.absolute()), "config": run.config.to_dict()})
+    else:
+        told = processes.tell()
+        if "fault" in told:
+            raise ConvoxelError(f"train: the first process could not begin: {told['fault']}")
+        try:
+            config = TrainConfig.build(**told["config"])
+            run = join_run(processes, config, Path(told["folder"]), stack)
+        except ConvoxelError as error:
+            fault = error
+    raise_faults(processes.exchange(None if fault is None else str(fault)))
+    assert run is not None  # else there was a fault
+    run.processes = processes
+    return run
 
 
 @contextlib.contextmanager
-def _machine(config: TrainConfig) -> Iterator[None]:
+def keep_machine(config: TrainConfig) -> Iterator[None]:
     """Leave the caller's thread count and generator as they were."""
     threads = torch.get_num_threads()
     try:
@@ -241,19 +279,21 @@ def _train(run: TrainingRun, batches: Iterator[Batch], clock: Clock, interrupt: 
     config, state = run.config, run.state
     criterion, losses = build_step_loss(config, run.facts), LossWatch()
     clock.advance()
-    while interrupt.received is None:
-        # A limit that has room for a step, by what was measured before, gives that step.
-        done = (state.fraction >= 1.0 and state.step > 0) or _is_out_of_patience(config, state.history)
-        if _validation_due(run, clock, done):
+    while True:
+        done, due = _decide(run, clock, interrupt)
+        if interrupt.received is not None:
+            break
+        if due:
             with contextlib.suppress(_Stopped):
                 _validate(run, clock, interrupt)
         elif done:
             return
         else:
             begun_s = now()
-            with watch_memory(config):
+            with watch_memory(run.processes.share(config)):
                 loss = _step(run, batches, criterion)
-            losses.add(state, loss, learning_rate(config, state.fraction))
+            if run.processes.first:
+                losses.add(state, loss, learning_rate(config, state.fraction))
             clock.epoch_samples += config.accumulate * (config.batch_size or 1)
             clock.advance()
             clock.tell("train")
@@ -263,6 +303,23 @@ def _train(run: TrainingRun, batches: Iterator[Batch], clock: Clock, interrupt: 
             clock.step_s = now() - begun_s if config.compile else max(clock.step_s, now() - begun_s)
     clock.advance()
     _save(run, clock)
+
+
+def _decide(run: TrainingRun, clock: Clock, interrupt: Interrupt) -> tuple[bool, bool]:
+    """Return whether the run is done, and whether it validates now; the clock of the first process decides for all.
+
+    A signal that one process has received counts for all.
+    """
+    config, state, processes = run.config, run.state, run.processes
+    # A limit that has room for a step, by what was measured before, gives that step.
+    done = (state.fraction >= 1.0 and state.step > 0) or _is_out_of_patience(config, state.history)
+    due = _validation_due(run, clock, done)
+    if not processes.several:
+        return done, due
+    own = (state.fraction, float(done), float(due)) if processes.first else (0.0, 0.0, 0.0)
+    signal, state.fraction, *flags = processes.highest(interrupt.received or 0, *own)
+    interrupt.received = int(signal) or None
+    return bool(flags[0]), bool(flags[1])
 
 
 def _is_out_of_patience(config: TrainConfig, history: Sequence[ValidationRow]) -> bool:
@@ -277,22 +334,27 @@ def _step(run: TrainingRun, batches: Iterator[Batch], criterion: Loss) -> float:
     """Update the weights once, with the learning rate of the run's fraction, and return the batches' mean loss."""
     config, state = run.config, run.state
     # Dropout and the like draw from this generator; seeding it here makes them functions of the step's number.
-    words = np.random.SeedSequence([config.seed, 3, state.step]).generate_state(1, np.uint64)
+    numbers = [config.seed, 3, state.step, *([run.processes.rank] if run.processes.rank else [])]
+    words = np.random.SeedSequence(numbers).generate_state(1, np.uint64)
     torch.manual_seed(int(words[0]))
     set_mode(run.model, state.fraction)
     set_rates(config, state.optimiser, state.fraction)
     state.optimiser.zero_grad(set_to_none=True)
     losses: list[torch.Tensor] = []
     names: list[str] = []
-    for batch in itertools.islice(batches, config.accumulate):
-        loss = compute_loss(run.forward, batch, criterion, plan_step(config))
-        state.scaler.scale(add_penalty(config, run.model, loss) / config.accumulate).backward()
+    for number, batch in enumerate(itertools.islice(batches, config.accumulate), 1):
+        with run.processes.holding_back(run.forward, number < config.accumulate):
+            loss = compute_loss(run.forward, batch, criterion, plan_step(config), run.processes)
+            state.scaler.scale(add_penalty(config, run.model, loss) / config.accumulate).backward()
         losses.append(loss.detach())
         names += batch.names
     state.scaler.unscale_(state.optimiser)
     limit = config.clip if config.clip is not None else math.inf
     norm = torch.nn.utils.clip_grad_norm_(run.model.parameters(), limit)
     value, length = map(float, torch.stack([torch.stack(losses).mean(), norm]).tolist())  # a GPU is waited for once
+    if run.processes.several:  # no process goes on where another stops
+        odd_value, odd_length = run.processes.highest(not math.isfinite(value), not math.isfinite(length))
+        value, length = (math.nan if odd else each for odd, each in ((odd_value, value), (odd_length, length)))
     finite = math.isfinite(value) and math.isfinite(length)
     if finite or (math.isfinite(value) and state.scaler.get_scale() > 1.0):
         state.scaler.step(state.optimiser)  # leaves out an update whose scaled gradient overflows
@@ -336,12 +398,15 @@ def _validate(run: TrainingRun, clock: Clock, interrupt: Interrupt) -> None:
     start, speed = now(), clock.speed()
 
     def check() -> None:
-        if interrupt.received is not None:
+        if interrupt.received is not None and not run.processes.several:  # others would wait for this one
             raise _Stopped
 
     overlap = min(config.overlap, VALIDATION_OVERLAP)
     predictor = build_predictor(run.trained(), computation=plan_step(config), overlap=overlap)
-    found = evaluate_samples(predictor, run.dataset.validation, on_tick=check).metrics()
+    tally = evaluate_samples(predictor, run.processes.cases(run.dataset.validation), on_tick=check)
+    if run.processes.several:
+        tally = tally.dealt(run.processes.exchange(tally.to_dict()))
+    found = tally.metrics()
     clock.validation_s = now() - start
     clock.advance()
     clock.validated_s = state.elapsed_s
@@ -359,17 +424,21 @@ def _validate(run: TrainingRun, clock: Clock, interrupt: Interrupt) -> None:
         }
     )
     state.loss_sum, state.loss_count = 0.0, 0
-    watch_classes(state, found, run.facts.classes)
+    if run.processes.first:
+        watch_classes(state, found, run.facts.classes)
     metric = found["metric"]  # None: nothing was there, and nothing was found
     if state.best_metric is None or (metric is not None and metric > state.best_metric):
         state.best_metric = metric
-        run.store.save_best(model_tensors(state.answering), state.body(config, run.facts))
+        if run.processes.first:
+            run.store.save_best(model_tensors(state.answering), state.body(config, run.facts))
     _save(run, clock)
-    run.record.write_metrics(state.history)
+    if run.record is not None:
+        run.record.write_metrics(state.history)
     clock.begin_epoch()
     clock.tell("train")
 
 
 def _save(run: TrainingRun, clock: Clock) -> None:
-    run.save()
+    if run.processes.first:
+        run.save()
     clock.saved = now()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,8 +52,9 @@ class RunPlan:
         write_json(run / _FILE, dict(self.choices))
 
     def with_choice(self, name: str, words: str) -> RunPlan:
-        """Return the plan with other words for a choice."""
-        return RunPlan(tuple((each, words if each == name else old) for each, old in self.choices))
+        """Return the plan with other words for a choice, which comes last if it is a new one."""
+        choices = self.choices if any(each == name for each, _ in self.choices) else (*self.choices, (name, ""))
+        return RunPlan(tuple((each, words if each == name else old) for each, old in choices))
 
     @classmethod
     def read(cls, run: Path) -> RunPlan | None:
@@ -71,8 +72,7 @@ def describe_plan(
     facts: DataFacts,
     network: Summary,
     changes: Sequence[str],
-    geometry: str,
-    mirroring: str,
+    reasons: Mapping[str, str],
     measured: Sequence[str] = (),
 ) -> RunPlan:
     """Return the plan of a run.
@@ -83,8 +83,7 @@ def describe_plan(
         facts: facts of the data as the run keeps them.
         network: what the network costs and sees on a patch.
         changes: random changes of samples in words.
-        geometry: where the run's orientation and spacing come from.
-        mirroring: why samples are mirrored along ``config.flip_axes``, or not.
+        reasons: why entries of the configuration are as they are, by their names.
         measured: what trial steps found on the device (default none).
     """
     segment, terms = config.task == "segment", plan_loss(config, facts.outputs, facts.class_counts)
@@ -95,21 +94,22 @@ def describe_plan(
         ("data", _data(dataset)),
         ("parts", f"{sizes}: {dataset.rule}; only the validation part chooses the checkpoint"),
         *([("notes", "; ".join(dataset.notes))] if dataset.notes else []),
-        ("geometry", f"{facts.rule}: {geometry}"),
-        ("network", _network(config, network)),
+        ("geometry", f"{facts.rule}: {reasons['spacing']}"),
+        ("network", _network(config, network) + _why(reasons, "levels", "width")),
         *([] if config.slices is None else [("slices", _slices(config, facts))]),
-        ("patch" if segment else "input", _times(config.patch or ())),
-        ("batch", _batch(config, things)),
-        ("normalisation", _normalisation(facts)),
+        ("patch" if segment else "input", _times(config.patch or ()) + _why(reasons, "patch")),
+        ("batch", _batch(config, things) + _why(reasons, "batch_size")),
+        *([] if "memory" not in reasons else [("memory", reasons["memory"])]),
+        ("normalisation", _normalisation(facts) + _why(reasons, "normalise")),
         ("augmentation", ", ".join([*changes, *_mix(config)]) or "none"),
-        ("mirroring", f"{_axes(config.flip_axes or ())}: {mirroring}"),
+        ("mirroring", f"{_axes(config.flip_axes or ())}: {reasons['flip_axes']}"),
         *([] if facts.regions is None else [("regions", facts.regions.describe(facts.classes))]),
         ("loss", describe_loss(terms, facts.outputs, facts.regions is not None)),
         *([] if facts.ignored is None else [("ignored", f"voxels of the label value {facts.ignored} do not count")]),
         ("optimiser", _optimiser(config)),
         ("schedule", _schedule(config)),
         ("device", describe_computation(config, measured)),
-        ("budget", _budget(config)),
+        ("budget", _budget(config) + _why(reasons, "minutes")),
         ("seed", str(config.seed)),
     ]  # fmt: skip
     if config.constraints != ConstraintConfig():
@@ -137,6 +137,12 @@ def describe_computation(config: TrainConfig, measured: Sequence[str] = ()) -> s
     if config.deterministic:
         found.append("deterministic algorithms")
     return ", ".join(found) + (f" (measured: {'; '.join(measured)})" if measured else "")
+
+
+def _why(reasons: Mapping[str, str], *entries: str) -> str:
+    """Return the reasons of entries that have one, to be told after what was chosen."""
+    told = [reasons[name] for name in entries if reasons.get(name, "stated") != "stated"]
+    return f" ({'; '.join(told)})" if told else ""
 
 
 def _times(sizes: Sequence[object]) -> str:
@@ -172,6 +178,10 @@ def _slices(config: TrainConfig, facts: DataFacts) -> str:
 def _normalisation(facts: DataFacts) -> str:
     if facts.normalisation.kind == "sample":
         return "each image by its own mean and deviation, voxels of the smallest value left out"
+    if facts.normalisation.kind == "ct":
+        low, high, mean, std = (", ".join(f"{value:.4g}" for value in getattr(facts.normalisation, name))
+                                for name in ("low", "high", "mean", "std"))  # fmt: skip
+        return f"values cut off at {low} and {high}, mean {mean} and deviation {std} of labelled training voxels"
     mean, std = (_times([f"{value:.4g}" for value in values]).replace(" × ", ", ")
                  for values in (facts.normalisation.mean, facts.normalisation.std))  # fmt: skip
     return f"mean {mean} and deviation {std} of the training images"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from convoxel.errors import CheckpointError, ConfigError
 from convoxel.files.stream import read_text
+from convoxel.train.checkpoint import Store
 from convoxel.train.config import TrainConfig
 from convoxel.train.run_folder import load_model
 
@@ -62,6 +63,11 @@ def configure_run(
     # Entries that only assignments state need some value to build the configuration that they then replace.
     stand_ins = {name: "segment" if name == "task" else "unset" for name in assigned & _REQUIRED.keys()}
     return TrainConfig.build(**{**stand_ins, **entries}).override(assignments)
+
+
+def has_run(folder: str | Path) -> bool:
+    """Return whether a folder holds a run that can be resumed: one with a checkpoint."""
+    return not Store(Path(folder)).is_empty()
 
 
 def _stored(run: Path) -> dict[str, object]:

@@ -29,6 +29,7 @@ from convoxel.predict.sliding_window import cut
 from convoxel.predict.trained_run import DataFacts
 from convoxel.train.augment import Augmentation
 from convoxel.train.config import TrainConfig
+from convoxel.train.process_group import Processes
 from convoxel.train.training_patch import draw_start, find_centres
 
 
@@ -70,17 +71,17 @@ class Batch:
 _ALPHA = {"mixup": 0.2, "cutmix": 1.0}
 
 
-def mix(batch: Batch, how: str, rng: np.random.Generator) -> Batch:
-    """Return a batch whose images are mixed with those of the batch in another order.
+def mix(batch: Batch, others: Batch, how: str, share: float, rng: np.random.Generator) -> Batch:
+    """Return a batch whose images are mixed with those of another.
 
     Args:
         batch: images (batch, channels, *spatial) and targets.
+        others: the images that are mixed in, and their targets.
         how: ``"mixup"`` blends whole images, ``"cutmix"`` puts a box of the other image into each.
-        rng: draws the order and the share.
+        share: share of the other images.
+        rng: draws the place of the box.
     """
-    share = float(rng.beta(_ALPHA[how], _ALPHA[how]))
-    order = torch.from_numpy(rng.permutation(len(batch.names)))
-    other, images = batch.images[order], batch.images
+    other, images = others.images, batch.images
     if how == "mixup":
         images = torch.lerp(images, other, share)
     else:
@@ -92,7 +93,10 @@ def mix(batch: Batch, how: str, rng: np.random.Generator) -> Batch:
         images = images.clone()
         images[box] = other[box]
         share = math.prod(sides) / math.prod(size)
-    return replace(batch, images=images, mixture=(batch.targets[order], share))
+    return replace(batch, images=images, mixture=(others.targets, share))
+
+
+_Prepared = tuple[NDArray[np.float32], NDArray[np.int64] | NDArray[np.float32], str]
 
 
 class Batches:
@@ -103,6 +107,7 @@ class Batches:
         config: planned configuration.
         facts: facts of the data: normalisation, classes, spacing.
         computation: how the network is computed that takes them (default: on the CPU).
+        processes: the processes that share every batch; this one prepares its own samples (default: one process).
     """
 
     def __init__(
@@ -111,9 +116,10 @@ class Batches:
         config: TrainConfig,
         facts: DataFacts,
         computation: Computation | None = None,
+        processes: Processes | None = None,
     ) -> None:
         self.split, self.config, self.facts = split, config, facts
-        self.computation = computation or Computation()
+        self.computation, self.processes = computation or Computation(), processes or Processes()
         self._statistics: dict[int, Statistics] = {}
         self._centres: dict[int, list[NDArray[np.int32]]] = {}
         self._local = threading.local()
@@ -148,14 +154,18 @@ class Batches:
                     future.cancel()
 
     def batch(self, step: int) -> Batch:
-        """Return batch number ``step`` (from 0), in the CPU's memory."""
+        """Return this process's share of batch number ``step`` (from 0), in the CPU's memory."""
         size = self.config.batch_size or 1
-        samples = [self._sample(position) for position in range(step * size, (step + 1) * size)]
-        images, targets, names = zip(*samples, strict=True)
-        stacked = np.stack(targets)
-        found = Batch(torch.from_numpy(np.stack(images)), torch.from_numpy(stacked), tuple(names))
-        if self.config.augment.mix != "none":
-            found = mix(found, self.config.augment.mix, np.random.default_rng([self.config.seed, 4, step]))
+        share = size // self.processes.count
+        own = range(self.processes.rank * share, (self.processes.rank + 1) * share)
+        samples = {place: self._sample(step * size + place) for place in own}
+        found, how = _stack([samples[place] for place in own]), self.config.augment.mix
+        if how != "none":
+            rng = np.random.default_rng([self.config.seed, 4, step])
+            part, order = float(rng.beta(_ALPHA[how], _ALPHA[how])), rng.permutation(size)
+            others = [int(order[place]) for place in own]
+            samples.update({place: self._sample(step * size + place) for place in {*others} - samples.keys()})
+            found = mix(found, _stack([samples[place] for place in others]), how, part, rng)
         return found.pinned() if self.computation.device.type == "cuda" else found
 
     def _index(self, position: int) -> int:
@@ -167,7 +177,7 @@ class Batches:
             cached = self._local.order = (round_number, rng.permutation(len(self.split)))
         return int(cached[1][place])
 
-    def _sample(self, position: int) -> tuple[NDArray[np.float32], NDArray[np.int64] | NDArray[np.float32], str]:
+    def _sample(self, position: int) -> _Prepared:
         index = self._index(position)
         sample = self.split[index]
         rng = np.random.default_rng([self.config.seed, 2, position])
@@ -218,6 +228,12 @@ class Batches:
             self._local.augmentation = Augmentation(self.config, self.facts.spacing_mm)
         augmentation: Augmentation = self._local.augmentation
         return augmentation
+
+
+def _stack(samples: Sequence[_Prepared]) -> Batch:
+    """Return samples as a batch."""
+    images, targets, names = zip(*samples, strict=True)
+    return Batch(torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(targets)), tuple(names))
 
 
 def _copied_ahead(batches: Iterator[Batch], computation: Computation) -> Iterator[Batch]:

@@ -25,32 +25,35 @@ from convoxel.files.fault import plural
 from convoxel.files.folder import check_new_folder, new_folder
 from convoxel.files.lock import LOCK, hold_lock
 from convoxel.inspect import Summary, describe
+from convoxel.models.weights import WeightReport
 from convoxel.predict.case_statistics import REPLICATES
 from convoxel.predict.device import choose_device, has_device
 from convoxel.predict.evaluation import Evaluation, Request, evaluate_split
 from convoxel.predict.example_pictures import Examples
 from convoxel.predict.inference import build_predictor, place_run
 from convoxel.predict.loss_terms import plan_loss
-from convoxel.predict.normalisation import Normalisation
 from convoxel.predict.trained_run import DataFacts, TrainedRun
 from convoxel.train.augment import Augmentation
 from convoxel.train.batch_norm import slow_statistics
 from convoxel.train.checkpoint import Store
 from convoxel.train.config import TrainConfig
-from convoxel.train.defaults import plan_computation, plan_run
+from convoxel.train.defaults import PlannedRun, Reasons, Scale, plan_computation, plan_run
 from convoxel.train.geometry_plan import GeometryPlan, geometry_of, plan_geometry
+from convoxel.train.intensity_plan import measure_normalisation
 from convoxel.train.label_survey import LabelSurvey
 from convoxel.train.mirroring import plan_mirroring
 from convoxel.train.optimisation import build_optimiser, freeze, hold_constraints
 from convoxel.train.pace import Pace, check_budget, measure_pace, now
+from convoxel.train.process_group import ALONE, Processes
 from convoxel.train.run_folder import load_data, load_model, read_facts
 from convoxel.train.run_list import SPLIT
 from convoxel.train.run_network import build_network, check_model
 from convoxel.train.run_plan import RunPlan, describe_computation, describe_plan
 from convoxel.train.run_record import RunRecord
+from convoxel.train.step_budget import fit_budget
 from convoxel.train.step_choice import choose_step
 from convoxel.train.training_state import TrainingState
-from convoxel.train.training_step import Forward, compile_forward, plan_step
+from convoxel.train.training_step import Forward, plan_step
 from convoxel.train.watch import watch_classes
 from convoxel.train.weight_mean import WeightMean
 
@@ -68,10 +71,11 @@ class TrainingRun:
         facts: facts of these data, as checkpoints hold them.
         state: everything that changes.
         store: its checkpoints.
-        record: its files for people.
+        record: its files for people; None in processes that are not the first.
         plan: everything that it chose, in words.
         pace: how long its parts take; zeros where nothing has to be planned by it.
         forward: the network as steps compute it.
+        processes: the processes that train it together.
     """
 
     folder: Path
@@ -80,10 +84,11 @@ class TrainingRun:
     facts: DataFacts
     state: TrainingState
     store: Store
-    record: RunRecord
+    record: RunRecord | None
     plan: RunPlan
     pace: Pace
     forward: Forward
+    processes: Processes = ALONE
 
     @property
     def model(self) -> nn.Module:
@@ -99,7 +104,9 @@ class TrainingRun:
         self.store.save(self.state.tensors(), self.state.body(self.config, self.facts))
 
 
-def open_run(config: TrainConfig, stack: ExitStack, begun_s: float, on_plan: OnPlan) -> TrainingRun:
+def open_run(
+    config: TrainConfig, stack: ExitStack, begun_s: float, on_plan: OnPlan, processes: Processes = ALONE
+) -> TrainingRun:
     """Begin a run: check everything first, then make its folder with a checkpoint of step 0.
 
     Args:
@@ -107,6 +114,7 @@ def open_run(config: TrainConfig, stack: ExitStack, begun_s: float, on_plan: OnP
         stack: closes what the run holds.
         begun_s: when the run was asked for, by ``pace.now``.
         on_plan: called with the plan once everything is chosen.
+        processes: the processes that train together, of which this is the first (default: one process).
 
     Raises:
         ConfigError: the folder exists and is not empty, the configuration does not fit the data, or the run is limited
@@ -120,41 +128,12 @@ def open_run(config: TrainConfig, stack: ExitStack, begun_s: float, on_plan: OnP
     abandoned = is_abandoned(folder)
     if not abandoned:
         check_new_folder(folder, mend)
-    check_model(config)
-    if config.validation == "test":
-        raise ConfigError(
-            "validation: got 'test', but a part that chooses the checkpoint tests nothing; expected a count or a "
-            "fraction of the training samples. Leave validation out to hold out 20 %."
-        )
-    loaded = _load(config)
-    dataset, config, geometry = loaded.dataset, loaded.config, loaded.geometry
-    assert geometry is not None
-    geometry.warn_of_unknown((entry.name, entry.affine, entry.spacing_mm) for entry in dataset.split("all").entries)
-    mirroring = plan_mirroring(config, loaded.labels, dataset.channels)
-    config = plan_run(
-        config,
-        dims=dataset.dims,
-        channels=dataset.channels,
-        sizes=dataset.train.shapes,
-        flip_axes=mirroring.axes,
-        multi_label=dataset.multi_label,
-        spacing_mm=dataset.spacing_mm,
-    )
-    counts = loaded.labels.counts.tolist()[-len(dataset.outputs) :]
-    plan_loss(config, dataset.outputs, counts)  # refuses weights of unknown classes before anything is measured
-    facts = DataFacts.from_data_set(dataset, _measure_normalisation(config, dataset), geometry, counts)
-    facts = replace(facts, painted=loaded.labels.painted)
-    _hold_device(config, stack)
-    state = _build_state(config, dataset)
-    taken = None if config.weights is None else models.load_weights(state.model, config.weights)
-    hold_constraints(config, state.model)
-    summary = _describe(config, facts, state)
-    config, measured = _settle_step(config, dataset, facts, state)
-    plan = _plan(config, dataset, facts, summary, (loaded.reason, mirroring.reason), measured)
+    planned = plan_training(config, stack, processes)
+    config, dataset, facts, state, plan = planned.config, planned.dataset, planned.facts, planned.state, planned.plan
     on_plan(plan)
     pace = Pace()
     if config.minutes is not None:
-        pace = measure_pace(config, dataset, facts, state.model)
+        pace = measure_pace(processes.share(config), dataset, facts, state.model)
         check_budget(config, pace, now() - begun_s)
     if abandoned:
         _clear(folder)
@@ -162,10 +141,10 @@ def open_run(config: TrainConfig, stack: ExitStack, begun_s: float, on_plan: OnP
     with new_folder(folder, mend), ExitStack() as begun:
         begun.enter_context(hold_lock(folder))
         run = _assemble(folder, config, dataset, facts, state, begun, plan, pace)
-        write_json(folder / "describe.json", summary.to_dict())
+        write_json(folder / "describe.json", planned.summary.to_dict())
         write_split(folder / SPLIT, dataset)
-        if taken is not None:
-            write_json(folder / "weights.json", {**taken.to_dict(), "summary": str(taken)})
+        if planned.weights is not None:
+            write_json(folder / "weights.json", {**planned.weights.to_dict(), "summary": str(planned.weights)})
         before_s = now()
         run.save()
         run.pace = run.pace._replace(save_s=now() - before_s)
@@ -173,7 +152,92 @@ def open_run(config: TrainConfig, stack: ExitStack, begun_s: float, on_plan: OnP
     return run
 
 
-def resume_run(config: TrainConfig, force: bool, stack: ExitStack, begun_s: float, on_plan: OnPlan) -> TrainingRun:
+@dataclass(frozen=True)
+class PlannedTraining:
+    """A run before its first step, of which nothing is written yet.
+
+    Attributes:
+        stated: configuration as the user stated it, with the geometry of the data.
+        config: complete configuration.
+        reasons: why its entries are as they are, in words.
+        dataset: data, on the network's grid.
+        facts: facts of the data.
+        state: network and optimiser.
+        summary: what the network costs and sees.
+        plan: all choices, in words.
+        weights: what was taken from a file of weights; None without one.
+    """
+
+    stated: TrainConfig
+    config: TrainConfig
+    reasons: Reasons
+    dataset: DataSet
+    facts: DataFacts
+    state: TrainingState
+    summary: Summary
+    plan: RunPlan
+    weights: WeightReport | None
+
+
+def plan_training(config: TrainConfig, stack: ExitStack, processes: Processes = ALONE) -> PlannedTraining:
+    """Read the data and choose everything that ``config`` leaves open.
+
+    Args:
+        config: configuration as stated.
+        stack: closes what the run holds of the device.
+        processes: the processes that will train together (default: one process).
+
+    Raises:
+        ConfigError: the configuration does not fit the data.
+        DataError, CheckpointError: data or the file of weights cannot be used.
+    """
+    check_model(config)
+    if config.validation == "test":
+        raise ConfigError(
+            "validation: got 'test', but a part that chooses the checkpoint tests nothing; expected a count or a "
+            "fraction of the training samples. Leave validation out to hold out 20 %."
+        )
+    loaded = _load(config)
+    dataset, stated, geometry = loaded.dataset, loaded.config, loaded.geometry
+    assert geometry is not None
+    geometry.warn_of_unknown((entry.name, entry.affine, entry.spacing_mm) for entry in dataset.split("all").entries)
+    mirroring = plan_mirroring(stated, loaded.labels, dataset.channels)
+
+    def draft(scale: Scale) -> PlannedRun:
+        return plan_run(
+            stated,
+            dims=dataset.dims,
+            channels=dataset.channels,
+            sizes=dataset.train.shapes,
+            flip_axes=mirroring.axes,
+            multi_label=dataset.multi_label,
+            spacing_mm=dataset.spacing_mm,
+            ranges=loaded.labels.ranges,
+            scale=scale,
+            processes=processes.count,
+        )
+
+    counts = loaded.labels.counts.tolist()[-len(dataset.outputs) :]
+    plan_loss(draft(Scale()).config, dataset.outputs, counts)  # refuses weights of unknown classes before measuring
+    config, reasons = fit_budget(draft, dataset, processes)
+    reasons.update(dict.fromkeys(("spacing", "orientation"), loaded.reason), flip_axes=mirroring.reason)
+    facts = DataFacts.from_data_set(dataset, measure_normalisation(config, dataset), geometry, counts)
+    facts = replace(facts, painted=loaded.labels.painted)
+    _hold_device(config, stack)
+    state = _build_state(config, dataset)
+    taken = None if config.weights is None else models.load_weights(state.model, config.weights)
+    hold_constraints(config, state.model)
+    summary = _describe(config, facts, state)
+    config, measured = _settle_step(config, dataset, facts, state, processes)
+    plan = _plan(config, dataset, facts, summary, reasons, measured)
+    if processes.several:
+        plan = plan.with_choice("processes", processes.describe(config))
+    return PlannedTraining(stated, config, reasons, dataset, facts, state, summary, plan, taken)
+
+
+def resume_run(
+    config: TrainConfig, force: bool, stack: ExitStack, begun_s: float, on_plan: OnPlan, processes: Processes = ALONE
+) -> TrainingRun:
     """Go on with the run in ``config.output``; arguments as of :func:`open_run`.
 
     Raises:
@@ -185,7 +249,7 @@ def resume_run(config: TrainConfig, force: bool, stack: ExitStack, begun_s: floa
     if is_abandoned(folder):
         path = folder / "config.yaml"
         config = config.merged(TrainConfig.from_yaml(path)) if path.exists() else config
-        return open_run(config, stack, begun_s, on_plan)
+        return open_run(config, stack, begun_s, on_plan, processes)
     if not store.folder.is_dir():
         raise CheckpointError(f"resume: {folder} holds no run. Leave --resume out to start one there.")
     stack.enter_context(hold_lock(folder))
@@ -214,25 +278,66 @@ def resume_run(config: TrainConfig, force: bool, stack: ExitStack, begun_s: floa
     painted = facts.painted
     facts = DataFacts.from_data_set(dataset, facts.normalisation, geometry, counts)
     facts = replace(facts, painted=painted)
-    config, measured = _settle_step(config, dataset, facts, state)
+    share = processes.share(config)
+    config, measured = _settle_step(config, dataset, facts, state, processes)
     state.restore(checkpoint, folder)
     if (config.minutes, config.epochs) != (stored.minutes, stored.epochs):
         state.fraction = 0.0  # measured anew against the new length
     plan = None if changes else RunPlan.read(folder)
     if plan is None:
-        plan = _plan(config, dataset, facts, _describe(config, facts, state), ("as the run began",) * 2, measured)
+        reasons = dict.fromkeys(("spacing", "flip_axes"), "as the run began")
+        plan = _plan(config, dataset, facts, _describe(config, facts, state), reasons, measured)
     if config.device != stored.device:
         before = f"resumed; until step {state.step} on {stored.device}"
         plan = plan.with_choice("device", describe_computation(config, (*measured, before)))
+    if processes.count != state.processes:
+        before = f"{Processes(count=state.processes)} until step {state.step}, whose sums are rounded otherwise"
+        plan = plan.with_choice("processes", f"{processes.describe(config)}; {before}")
+        state.processes = processes.count
     on_plan(plan)
     limited = config.minutes is not None and state.fraction < 1.0
-    pace = measure_pace(config, dataset, facts, state.model) if limited else Pace()
+    pace = measure_pace(share, dataset, facts, state.model) if limited else Pace()
     run = _assemble(folder, config, dataset, facts, state, stack, plan, pace)
     if force:
         write_split(folder / SPLIT, dataset)
     if changes or any(getattr(config, name) != getattr(stored, name) for name in _COMPUTED):
         run.save()  # else a run that is killed now would differ from its config.yaml
     return run
+
+
+def join_run(processes: Processes, config: TrainConfig, folder: Path, stack: ExitStack) -> TrainingRun:
+    """Return the run that the first process has begun, in another one; nothing of its folder is written.
+
+    Args:
+        processes: the processes that train together.
+        config: complete configuration, as the first process has it.
+        folder: folder of the run, which holds a checkpoint.
+        stack: closes what the run holds.
+
+    Raises:
+        CheckpointError: the folder is not the first process's.
+        DataError: the data are others than the first process's.
+    """
+    store = Store(folder)
+    checkpoint = store.load()
+    _, stored = read_facts(checkpoint.body, folder)
+    config, geometry = processes.place(config), geometry_of(config)
+    read = load_data(config, run=folder)
+    dataset = (geometry or Geometry()).training_data(read)
+    if dataset.fingerprint != stored.fingerprint or len(dataset.train) != stored.parts.get("train", len(dataset.train)):
+        raise DataError(
+            f"data: {config.data} holds other files than it does for the first process. Give the same to all."
+        )
+    facts = DataFacts.from_data_set(dataset, stored.normalisation, geometry, stored.class_counts)
+    facts = replace(facts, painted=stored.painted)
+    _hold_device(config, stack)
+    state = _build_state(config, dataset)
+    plan_step(config).arrange(state.model, dataset.dims)
+    if config.ema is not None:
+        state.mean = WeightMean(state.model, config.ema)
+    state.restore(checkpoint, folder)
+    state.processes = processes.count
+    return TrainingRun(folder, config, dataset, facts, state, store, None, RunPlan(()), Pace(), state.model, processes)
 
 
 # What a run writes before its first checkpoint.
@@ -365,17 +470,6 @@ def _reload(config: TrainConfig, folder: Path, force: bool) -> _Loaded:
         return _load(config, resumed=True)
 
 
-def _measure_normalisation(config: TrainConfig, dataset: DataSet) -> Normalisation:
-    if config.normalise == "sample":
-        return Normalisation("sample")
-    if dataset.dims != 3:
-        return Normalisation("dataset", dataset.intensity.mean, dataset.intensity.std)
-    # Of each volume's body, as for single volumes: with the air included, tissues would lie close together.
-    measures = [Normalisation("sample").statistics(sample.image) for sample in dataset.train]
-    mean, std = (np.mean([getattr(m, name) for m in measures], axis=0) for name in ("mean", "std"))
-    return Normalisation("dataset", tuple(map(float, mean)), tuple(map(float, std)))
-
-
 def _build_state(config: TrainConfig, dataset: DataSet) -> TrainingState:
     torch.manual_seed(config.seed)
     network = build_network(config, dataset.dims, dataset.channels, len(dataset.outputs))
@@ -415,10 +509,12 @@ def _settle_device(stated: TrainConfig, config: TrainConfig, stored: TrainConfig
 
 
 def _settle_step(
-    config: TrainConfig, dataset: DataSet, facts: DataFacts, state: TrainingState
+    config: TrainConfig, dataset: DataSet, facts: DataFacts, state: TrainingState, processes: Processes
 ) -> tuple[TrainConfig, tuple[str, ...]]:
     """Choose what is left open of a step's computation, and lay out the network accordingly."""
-    config, measured = choose_step(config, dataset, facts, state.model)
+    chosen, measured = choose_step(processes.share(config), dataset, facts, state.model)
+    config = config.model_copy(update={"channels_last": chosen.channels_last, "compile": chosen.compile})
+    state.processes = processes.count
     plan_step(config).arrange(state.model, dataset.dims)
     if config.ema is not None:
         state.mean = WeightMean(state.model, config.ema)
@@ -436,11 +532,11 @@ def _plan(
     dataset: DataSet,
     facts: DataFacts,
     summary: Summary,
-    reasons: tuple[str, str],
+    reasons: Reasons,
     measured: tuple[str, ...] = (),
 ) -> RunPlan:
     changes = Augmentation(config, facts.spacing_mm).words if config.augment.changes else ()
-    return describe_plan(config, dataset, facts, summary, changes, *reasons, measured)
+    return describe_plan(config, dataset, facts, summary, changes, reasons, measured)
 
 
 def _assemble(
@@ -458,5 +554,4 @@ def _assemble(
     write_text(folder / "config.yaml", config.to_yaml())
     plan.write(folder)
     record.write_metrics(state.history)
-    forward = compile_forward(state.model) if config.compile else state.model
-    return TrainingRun(folder, config, dataset, facts, state, Store(folder), record, plan, pace, forward)
+    return TrainingRun(folder, config, dataset, facts, state, Store(folder), record, plan, pace, state.model)

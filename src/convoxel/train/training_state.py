@@ -22,7 +22,8 @@ from convoxel.train.weight_mean import WeightMean
 
 _OPTIMISER, _TRAINED = "optimiser.", "trained."
 _COUNTERS = (
-    "step", "elapsed_s", "prepared_s", "fraction", "loss_sum", "loss_count", "best_metric", "history", "warnings",
+    "processes", "step", "elapsed_s", "prepared_s", "fraction", "loss_sum", "loss_count", "best_metric", "history",
+    "warnings",
 )  # fmt: skip
 
 
@@ -46,6 +47,8 @@ class TrainingState:
 
     Where a run keeps the ``mean`` of its weights, that is what its checkpoints answer with.
 
+    ``processes`` is the number of processes that train together.
+
     ``elapsed_s`` counts from the first step, ``prepared_s`` what went before it; ``warnings`` hold a sentence for each
     kind of trouble that training met.
 
@@ -57,6 +60,7 @@ class TrainingState:
     optimiser: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     mean: WeightMean | None = None
+    processes: int = 1
     step: int = 0
     elapsed_s: float = 0.0
     prepared_s: float = 0.0

@@ -16,6 +16,7 @@ from convoxel.predict.loss_terms import plan_loss
 from convoxel.predict.trained_run import DataFacts
 from convoxel.train.config import TrainConfig
 from convoxel.train.loss import Loss, build_loss, measure_loss
+from convoxel.train.process_group import Processes
 from convoxel.train.training_batch import Batch
 
 Forward = Callable[[torch.Tensor], torch.Tensor | Sequence[torch.Tensor]]
@@ -56,15 +57,22 @@ def compile_forward(model: nn.Module) -> Forward:
     return forward
 
 
-def compute_loss(forward: Forward, batch: Batch, criterion: Loss, computation: Computation) -> torch.Tensor:
-    """Return the loss of a network on a batch that is on its device; of mixed images by the share of each answer."""
+def compute_loss(
+    forward: Forward, batch: Batch, criterion: Loss, computation: Computation, processes: Processes | None = None
+) -> torch.Tensor:
+    """Return the loss of a network on a batch that is on its device; of mixed images by the share of each answer.
+
+    Where several ``processes`` share the batch, the loss is that of the whole, the same in each.
+    """
+    group = processes or Processes()
     with computation.autocast():
-        found = forward(batch.images)
-    loss = measure_loss(criterion, found, batch.targets)
+        heads = forward(batch.images)
+    found = group.gather(heads) if isinstance(heads, torch.Tensor) else [group.gather(head) for head in heads]
+    loss = measure_loss(criterion, found, group.gather(batch.targets))
     if batch.mixture is None:
         return loss
     others, share = batch.mixture
-    return torch.lerp(loss, measure_loss(criterion, found, others), share)
+    return torch.lerp(loss, measure_loss(criterion, found, group.gather(others)), share)
 
 
 def watch_memory(config: TrainConfig) -> AbstractContextManager[None]:
