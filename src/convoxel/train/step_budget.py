@@ -1,4 +1,4 @@
-"""What a run can afford on this machine: the memory that a step takes, by arithmetic, and the steps that fit its time.
+"""The budget of a step on this machine: its memory, by arithmetic, and the number of steps in the minutes of a run.
 
 The usual width, patch and batch (:mod:`convoxel.train.defaults`) stay where they fit. Less is taken where memory or
 minutes have no room for them, more where measured steps are so short that a larger network still gets enough of them.
