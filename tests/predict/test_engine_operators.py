@@ -54,15 +54,16 @@ def _results(function: object, operands: list[torch.Tensor]) -> list[torch.Tenso
 
 @pytest.mark.parametrize(("axes", "kernel", "stride", "padding", "dilation"), CASES)
 @pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("whole", [False, True])
 def test_values_and_gradients_are_those_of_pytorch(
     axes: int, kernel: tuple[int, ...], stride: tuple[int, ...], padding: tuple[int, ...], dilation: tuple[int, ...],
-    transposed: bool,
+    transposed: bool, whole: bool,
 ) -> None:  # fmt: skip
     operands = _operands(axes, kernel, transposed)
     extra = [min(1, s - 1) if transposed else 0 for s in stride]
 
     def ours(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-        return convolve(x, weight, bias, list(stride), list(padding), list(dilation), extra, transposed)
+        return convolve(x, weight, bias, list(stride), list(padding), list(dilation), extra, transposed, whole)
 
     def theirs(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
         return torch.convolution(x, weight, bias, stride, padding, dilation, transposed, extra, 1)

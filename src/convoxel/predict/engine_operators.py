@@ -27,6 +27,8 @@ __all__ = ["EngineOperators"]
 # so many channels, on so many positions that it pays to prepare the weights in every step, and so much work that it
 # pays to call the engine.
 _LEAST_CHANNELS, _LEAST_POSITIONS, _LEAST_MACS = 16, 2048, 1.5e8
+# In other layers PyTorch takes longer for the gradient of the weights where that sums up so many positions of volumes.
+_LEAST_SUMS = 16_384
 # PyTorch normalises samples of channels-last volumes with channels first, between two copies.
 _LEAST_NUMBERS = 50_000
 
@@ -42,7 +44,7 @@ class Window(NamedTuple):
 @torch.library.custom_op("convoxel::convolve", mutates_args=(), device_types="cpu")
 def convolve(
     x: Tensor, weight: Tensor, bias: Tensor | None, stride: list[int], padding: list[int], dilation: list[int],
-    output_padding: list[int], transposed: bool,
+    output_padding: list[int], transposed: bool, whole: bool = True,
 ) -> Tensor:  # fmt: skip
     """Return the convolution of ``x`` (n, c, *spatial) with ``weight``, or the transposed one, in float32.
 
@@ -52,7 +54,11 @@ def convolve(
         bias: (out_channels,) or None.
         stride, padding, dilation, output_padding: a number for each axis, as of PyTorch's layers.
         transposed: compute the transposed convolution.
+        whole: compute everything on the engine; False: the gradient of the weights alone, the rest in PyTorch
+            (default True).
     """
+    if not whole:
+        return torch.convolution(x, weight, bias, stride, padding, dilation, transposed, output_padding, 1)
     if not transposed or not all(step == 1 for step in stride):
         return _convolve(x, weight, bias, Window(stride, padding, dilation), output_padding, transposed)
     # Without a stride, the transposed convolution is a convolution by the kernel turned round.
@@ -64,7 +70,7 @@ def convolve(
 @convolve.register_fake
 def _(
     x: Tensor, weight: Tensor, bias: Tensor | None, stride: list[int], padding: list[int], dilation: list[int],
-    output_padding: list[int], transposed: bool,
+    output_padding: list[int], transposed: bool, whole: bool = True,
 ) -> Tensor:  # fmt: skip
     size = _out_size(x, weight, Window(stride, padding, dilation), output_padding, transposed)
     return _empty(x, (x.shape[0], weight.shape[1 if transposed else 0], *size))
@@ -107,10 +113,13 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _differentiate(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
     x, weight = ctx.saved_tensors
-    stride, padding, dilation, _, transposed = ctx.numbers
+    stride, padding, dilation, output_padding, transposed, whole = ctx.numbers
     window = Window(stride, padding, dilation)
     of_x = of_weight = of_bias = None
-    if ctx.needs_input_grad[0]:
+    if ctx.needs_input_grad[0] and not whole:
+        numbers = None, *window, transposed, output_padding, 1, [True, False, False]
+        of_x, _, _ = torch.ops.aten.convolution_backward(gradient, x, weight, *numbers)
+    elif ctx.needs_input_grad[0]:
         # The sizes that the other kind of convolution leaves open are those of x.
         size = _out_size(gradient, weight, window, [0] * len(stride), not transposed)
         extra = [0 if transposed else have - made for have, made in zip(x.shape[2:], size, strict=True)]
@@ -120,7 +129,7 @@ def _differentiate(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         of_weight = weight_gradient(*operands, list(weight.shape[2:]), *window)
     if ctx.has_bias and ctx.needs_input_grad[2]:
         of_bias = gradient.sum(dim=(0, *range(2, gradient.dim())))
-    return of_x, of_weight, of_bias, None, None, None, None, None
+    return of_x, of_weight, of_bias, None, None, None, None, None, None
 
 
 convolve.register_autograd(_differentiate, setup_context=_keep)
@@ -251,8 +260,8 @@ class EngineOperators(TorchFunctionMode):
     """A mode in which PyTorch's functions run on the engine, where it is faster; gradients are recorded as ever.
 
     It takes float32 on the CPU: convolutions of planes and volumes, of one group, with kernels of 3 and without stride
-    and dilation, and instance normalisation of volumes; layers that are large enough. Whether it takes a layer follows
-    from sizes alone.
+    and dilation; of other convolutions of volumes the gradient of the weights; and instance normalisation of volumes.
+    All where layers are large enough. Whether it takes a layer follows from sizes alone.
     """
 
     def __torch_function__(
@@ -279,7 +288,7 @@ def _conv(
     elif padding == "valid":
         padding = 0
     numbers = [_each(value, axes) for value in (stride, padding, dilation, 0)]
-    return convolve(input, weight, bias, *numbers, False) if _suits(input, weight, numbers, groups, False) else None
+    return _replace(input, weight, bias, numbers, groups, False)
 
 
 def _conv_transpose(
@@ -288,7 +297,7 @@ def _conv_transpose(
 ) -> Tensor | None:  # fmt: skip
     axes = weight.dim() - 2
     numbers = [_each(value, axes) for value in (stride, padding, dilation, output_padding)]
-    return convolve(input, weight, bias, *numbers, True) if _suits(input, weight, numbers, groups, True) else None
+    return _replace(input, weight, bias, numbers, groups, True)
 
 
 def _instance_norm(
@@ -319,17 +328,24 @@ def _is_float(*tensors: Tensor) -> bool:
     return all(t.dtype == torch.float32 and t.device.type == "cpu" for t in tensors)
 
 
-def _suits(x: Tensor, weight: Tensor, numbers: Sequence[list[int]], groups: int, transposed: bool) -> bool:
-    """Return whether the engine takes a convolution and is expected to be faster."""
+def _replace(
+    x: Tensor, weight: Tensor, bias: Tensor | None, numbers: Sequence[list[int]], groups: int, transposed: bool
+) -> Tensor | None:
+    """Return a convolution as the engine computes it, or None where PyTorch is expected to be faster."""
     stride, padding, dilation, extra = numbers
-    kernel = set(weight.shape[2:])
     if x.dim() != weight.dim() or x.dim() == 3 or groups != 1 or not _is_float(x, weight):
-        return False
-    if not kernel <= {1, 3} or 3 not in kernel or {*stride, *dilation} != {1} or any(extra):
-        return False
+        return None
     if x.shape[1] != weight.shape[0 if transposed else 1]:
-        return False  # PyTorch says what does not fit
+        return None  # PyTorch says what does not fit
     size = _out_size(x, weight, Window(stride, padding, dilation), extra, transposed)
-    positions = x.shape[0] * math.prod(size)
-    enough = min(size) > 0 and positions >= _LEAST_POSITIONS and min(weight.shape[:2]) >= _LEAST_CHANNELS
-    return enough and positions * weight.numel() >= _LEAST_MACS
+    if min(size) < 1:
+        return None
+    kernel = set(weight.shape[2:])
+    positions = x.shape[0] * (math.prod(x.shape[2:]) if transposed else math.prod(size))
+    tiled = kernel <= {1, 3} and 3 in kernel and {*stride, *dilation} == {1} and not any(extra)
+    enough = positions >= _LEAST_POSITIONS and positions * weight.numel() >= _LEAST_MACS
+    whole = tiled and enough and min(weight.shape[:2]) >= _LEAST_CHANNELS
+    if not whole and (x.dim() != 5 or positions < _LEAST_SUMS or not weight.requires_grad):
+        return None
+    found: Tensor = convolve(x, weight, bias, *numbers, transposed, whole)
+    return found
