@@ -345,7 +345,8 @@ def _replace(
     tiled = kernel <= {1, 3} and 3 in kernel and {*stride, *dilation} == {1} and not any(extra)
     enough = positions >= _LEAST_POSITIONS and positions * weight.numel() >= _LEAST_MACS
     whole = tiled and enough and min(weight.shape[:2]) >= _LEAST_CHANNELS
-    if not whole and (x.dim() != 5 or positions < _LEAST_SUMS or not weight.requires_grad):
+    differentiated = torch.is_grad_enabled() and weight.requires_grad
+    if not whole and (x.dim() != 5 or positions < _LEAST_SUMS or not differentiated):
         return None
     found: Tensor = convolve(x, weight, bias, *numbers, transposed, whole)
     return found
