@@ -71,9 +71,10 @@ wheel: setup ## this Python's wheel, repaired for older systems, and the source 
 wheel-test: wheel ## the wheel in an empty environment, and a wheel built from the source archive alone
 	$(BIN)/python -m tools.wheel test
 
-docs: setup ## the API reference as HTML in build/docs
-	$(PIP) install "pdoc>=14"
-	$(BIN)/pdoc -o build/docs convoxel
+docs: setup ## the documentation as a site in build/docs; every block of code on it runs
+	$(PIP) install -c constraints.txt $$($(BIN)/python -m tools.requirements docs)
+	$(BIN)/python -m tools.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet -f build/mkdocs.yml
 
 clean: ## remove what was built; .venv stays
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

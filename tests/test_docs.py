@@ -134,7 +134,8 @@ def unknown_words(command: Any, words: list[str]) -> list[str]:
         if name not in command.commands and other is None:
             return [name]
         command = command.commands[name if name in command.commands else other]
-    known = {option for parameter in command.params for option in parameter.opts} | {"--help"}
+    known = {option for each in command.params for option in (*each.opts, *getattr(each, "secondary_opts", ()))}
+    known.add("--help")
     options = [word.partition("=")[0] for word in words if word.startswith("-")]
     return [name for name in options if name not in known and not is_entry(command, name)]
 

@@ -121,7 +121,7 @@ def test_every_package_has_a_reason() -> None:
         for place in re.findall(r"`(\w+)`", places) or [places.strip()]
     }
     assert sorted(each for each in told if each[1] in (*extras(), "core")) == sorted(listed)
-    assert set(extras()) == {*USERS, "all", "dev"}
+    assert set(extras()) == {*USERS, "all", "dev", "docs"}
 
 
 CORE = """

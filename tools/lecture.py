@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from convoxel.explorer.lecture_steps import STEPS, Step
 
-__all__ = ["FILE", "ROWS", "SECTIONS", "Row", "find_tests", "render"]
+__all__ = ["FILE", "PAGES", "ROWS", "SECTIONS", "Row", "find_tests", "render"]
 
 ROOT = Path(__file__).resolve().parents[1]
 FILE = ROOT / "docs" / "lecture.md"
@@ -30,8 +30,49 @@ SECTIONS = {
     "I": "The course's own tutorials and tasks",
 }
 
+# The section of the documentation that explains each row.
+_PAGES = {
+    "lecture/convolution.md": {
+        "convolution-and-cross-correlation": "A1 A2 A5", "a-convolution-is-a-matrix": "A3 A4",
+    },
+    "lecture/intuition.md": {
+        "equivariance": "B1", "shared-weights": "B2 B3", "an-infinitely-strong-prior": "B4",
+        "fully-connected-layers-are-convolutions": "B5",
+    },
+    "lecture/sampling.md": {
+        "pooling": "C1", "strides-and-anti-aliasing": "C2", "interpolation": "C3 C4", "un-pooling": "C5",
+        "transposed-convolution": "C6", "ways-of-up-sampling-side-by-side": "C7",
+    },
+    "lecture/anatomy.md": {
+        "layouts": "D1", "receptive-fields": "D2 D3", "kernel-shapes": "D4 D5",
+        "kernels-that-move-kernels-that-change": "D6", "constraints": "D7", "padding": "D8",
+        "separable-kernels": "D9 D10 D12",
+    },
+    "how-to/smaller.md": {"": "D11"}, "how-to/scale-search.md": {"": "D13 D14"},
+    "lecture/arithmetic.md": {
+        "sizes-forwards": "E1", "backwards": "E2 H4", "costs": "E3", "tiles-that-give-exactly-the-whole": "H2",
+        "branches-that-fit": "H3",
+    },
+    "lecture/architectures.md": {"one-definition-three-numbers-of-axes": "F1"},
+    "lecture/exercises.md": {
+        "1-classify-images-with-another-network": "G1", "2-segment-volumes-with-one-level-more-or-fewer": "G2",
+    },
+    "how-it-works/engine.md": {"": "H1"}, "how-to/large-images.md": {"": "H5"}, "how-to/resume.md": {"": "H6"},
+    "lecture/tasks.md": {
+        "i1-validate-while-training": "I1", "i2-dilated-kernels": "I2",
+        "i3-with-and-without-residual-connections": "I3",
+        "i4-kinds-of-padding": "I4", "i5-weight-of-the-l2-norm-normalisation": "I5", "i6-optimiser": "I6",
+        "i7-depth-and-width": "I7", "i8-random-affine-warps": "I8", "i9-dropout": "I9",
+    },
+}  # fmt: skip
+PAGES = {
+    row: f"{page}#{anchor}".rstrip("#")
+    for page, anchors in _PAGES.items() for anchor, rows in anchors.items() for row in rows.split()
+}  # fmt: skip
+
 # Pictures of steps that measure first, by the function that draws what was measured.
 _PICTURES = {"layer_shifts": "shifts", "photograph": "features", "scales": "pareto"}
+_MODULES = ("arithmetic", "nn", "models", "inspect", "draw", "data", "train", "search")
 _RUNS = "curves | convoxel compare runs/* --output compare.svg | /runs"
 
 
@@ -179,8 +220,9 @@ def render() -> str:
     lines = [
         "# The lecture, row by row",
         "",
-        "Written by `python -m tools.lecture` from names of tests and steps of the explorer's lecture. Names are in",
-        "`convoxel`, pictures in `convoxel.draw`, tests in `tests/`; live views are pages of `convoxel explore`.",
+        "Written by `python -m tools.lecture` from names of tests and steps of the explorer's lecture. The number of a",
+        "row leads to the section that explains it, a name to its reference. Names are in `convoxel`, pictures in",
+        "`convoxel.draw`, tests in `tests/`; live views are pages of `convoxel explore`.",
     ]
     for letter, title in SECTIONS.items():
         heads = ("row", "what", "function or command", "picture", "its command", "live view", "tests")
@@ -193,9 +235,27 @@ def render() -> str:
             gap = f" Missing: {row.missing}." if row.missing else ""
             shown = [_code(list(dict.fromkeys(column))) for column in zip(*row.pictures(), strict=True)]
             what = row.capability if row.capability.endswith("?") else f"{row.capability}."
-            cells = (row.id, what + gap, _code(words), *shown, _code(tests[row.id]))
+            linked = f"[{row.id}]({PAGES[row.id]})"
+            cells = (linked, what + gap, _linked(words), *shown, _code(tests[row.id]))
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def _linked(words: list[str]) -> str:
+    """Return names and commands as links into the reference."""
+    return "<br>".join(f"[`{word}`]({_address(word)})" for word in words)
+
+
+def _address(word: str) -> str:
+    if word.startswith("convoxel "):
+        _, command, *rest = word.split()
+        return f"commands/{command}.md" + (f"#convoxel-{command}-{rest[0]}" if rest else "")
+    module, _, name = word.rpartition(".")
+    page = module if module.partition(".")[0] in _MODULES else "convoxel"
+    if page.startswith("draw."):  # a file of the package that is named in full
+        return "reference/draw.md"
+    home = f"convoxel.{module}" if module else "convoxel"
+    return f"reference/{page}.md#{home}.{name}".lower()
 
 
 def _code(words: list[str]) -> str:

@@ -1,4 +1,4 @@
-"""``convoxel export``: a network as an ONNX model, for other engines."""
+"""``convoxel export``: a network as an ONNX model, for other engines, and the model card of a run."""
 
 from __future__ import annotations
 
@@ -11,11 +11,16 @@ import typer
 from convoxel.cli.options import Assign, Json, Network, Weights, Which
 from convoxel.cli.parsing import parse_options, parse_shape
 from convoxel.cli.screen import Screen, emit, plural
+from convoxel.errors import ConfigError
 
 
 def export(
     network: Network,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help=".onnx file to write.")],
+    output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help=".onnx file to write.")] = None,
+    card: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.md", help="Write the model card of a run: what it is for, has seen, and reaches."),
+    ] = None,
     shape: Annotated[
         list[str] | None,
         typer.Option(help="Input shape to record with, such as 1,3,224,224 (default: a usual one, or the run's)."),
@@ -29,7 +34,17 @@ def export(
 
     Batch and image sizes stay open. The model of a run says in its metadata what comes in and goes out: classes,
     spacing, normalisation. What ONNX cannot say is refused by name.
+
+    --card writes a page of Markdown from a run's own records; what they do not tell stands there as a question.
     """
+    if card is not None:
+        from convoxel.report import write_card
+
+        write_card(network, card)
+    if output is None:
+        if card is None:
+            raise ConfigError("export: nothing is asked for; give --output FILE.onnx, or --card FILE.md for a run.")
+        return emit({"card": str(card)}) if json else Screen().say(f"Card: {card}")
     from convoxel.interchange import export_network
 
     shapes = [found for found in map(parse_shape, shape or ()) if found]
@@ -37,7 +52,7 @@ def export(
     with screen.status("exporting"):
         found = export_network(network, output, shapes, parse_options(assign), weights=weights, which=which)
     if json:
-        return emit(dataclasses.asdict(found))
+        return emit({**dataclasses.asdict(found), "card": card and str(card)})
     screen.say(
         f"{found.path}: {found.name}, {found.size_bytes / 1e6:.1f} MB, operator set {found.opset}, "
         f"{plural(found.nodes, 'node')}",

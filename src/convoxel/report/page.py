@@ -70,7 +70,7 @@ def render_report(run: RunFolder) -> str:
         .render(
             run=run,
             name=run.path.resolve().name or "run",
-            lead=_lead(run),
+            lead=opening(run),
             unfinished="" if run.finished else _unfinished(run),
             outdated=_outdated(run),
             resume=_resume_command(run),
@@ -86,8 +86,8 @@ def render_report(run: RunFolder) -> str:
             network=_network(run),
             plan=[(name, str(words)) for name, words in run.plan.items()],
             config=[(name.replace("_", " "), _value(name, value)) for name, value in run.config.items()],
-            versions=_versions(run),
-            commands=_commands(run),
+            versions=versions(run),
+            commands=commands(run),
             footer=_footer(run),
         )
     )
@@ -102,7 +102,8 @@ def _templates() -> Environment:
     return found
 
 
-def _lead(run: RunFolder) -> str:
+def opening(run: RunFolder) -> str:
+    """Return the sentence that says what a run's network does, to which images."""
     dims = run.data.get("dims")
     model = str(run.config.get("model") or run.network.get("name") or "network")
     verbs = {"segment": "segments", "classify": "classifies", "regress": "predicts numbers from"}
@@ -187,7 +188,7 @@ def _layer(row: Record, macs: float) -> tuple[str, ...]:
     )
 
 
-def _versions(run: RunFolder) -> list[tuple[str, str]]:
+def versions(run: RunFolder) -> list[tuple[str, str]]:
     """Return what the result depends on beside the configuration."""
     made = mapping(run.best.get("versions")) or mapping(run.last.get("versions"))
     found = [(name.replace("_", " "), str(version)) for name, version in made.items()]
@@ -210,7 +211,7 @@ def _resume_command(run: RunFolder) -> str:
     return f"convoxel train --resume {shlex.quote(str(run.path.resolve()))}"
 
 
-def _commands(run: RunFolder) -> list[tuple[str, str]]:
+def commands(run: RunFolder) -> list[tuple[str, str]]:
     """Return how to use the run: predict, evaluate, go on, and the same from Python."""
     path = str(run.path.resolve())
     folder = shlex.quote(path)
