@@ -7,10 +7,11 @@ CXX ?= c++
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
-SOURCES := CMakeLists.txt $(wildcard csrc/*)
+SOURCES := CMakeLists.txt $(wildcard csrc/* csrc/capi/* csrc/capi/include/*)
+CPP := $(wildcard csrc/*.h csrc/*.cpp csrc/capi/*.h csrc/capi/*.cpp csrc/capi/include/* examples/native/*.c examples/native/*.cpp)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: FORCE help demo test smoke e2e check format bench conformance faults sanitize docs wheel wheel-test setup clean
+.PHONY: FORCE help demo test smoke e2e check format library bench conformance faults sanitize docs wheel wheel-test setup clean
 
 help: ## this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):[^#]*## (.*)/  make \1\t\2/' | expand -t 20
@@ -31,12 +32,15 @@ check: setup ## lint, types and format of Python and C++
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/clang-format --dry-run -Werror csrc/*.h csrc/*.cpp
+	$(BIN)/clang-format --dry-run -Werror $(CPP)
 
 format: setup ## rewrite Python and C++ in the project's format
 	$(BIN)/ruff check --fix-only -q .
 	$(BIN)/ruff format -q .
-	$(BIN)/clang-format -i csrc/*.h csrc/*.cpp
+	$(BIN)/clang-format -i $(CPP)
+
+library: setup ## libconvoxel for programs in C and C++, with its examples, in build/library
+	bash tools/library.sh
 
 bench: setup ## the register tile, and U-Nets beside other engines, on an otherwise idle machine
 	$(BIN)/convoxel bench tile

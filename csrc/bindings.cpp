@@ -3,6 +3,7 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/array.h>
+#include <nanobind/stl/map.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/shared_ptr.h>
@@ -25,6 +26,7 @@
 #include <tuple>
 #include <variant>
 
+#include "arena.h"
 #include "checksum.h"
 #include "machine.h"
 #include "plan.h"
@@ -173,64 +175,42 @@ class GilReleased {
   std::chrono::steady_clock::time_point checked_ = std::chrono::steady_clock::now();
 };
 
-const MicrokernelSet& microkernel_set(const std::string& name) {
-  const MicrokernelSetList list = available_microkernels();
-  for (int i = 0; i < list.count; ++i) {
-    if (name == list.sets[i]->name) return *list.sets[i];
-  }
-  throw Mistake("ConfigError", "this processor has no instruction set '" + name + "'");
-}
-
 using Weight = nb::ndarray<const float, nb::ndim<5>, nb::c_contig, nb::device::cpu>;
+
+template <class AnyWeight>
+Layer layer_of_array(const AnyWeight& w, const Axes& stride, const Axes& padding_low, const Axes& dilation,
+                     int64_t groups, bool transposed) {
+  std::array<int64_t, 5> shape;
+  for (size_t i = 0; i < shape.size(); ++i) shape[i] = static_cast<int64_t>(w.shape(i));
+  return layer_of(shape, stride, padding_low, dilation, groups, transposed);
+}
 
 void make_convolution(Convolution* self, Weight w, std::optional<Array> bias, Axes stride, Axes padding_low,
                       Axes dilation, int64_t groups, bool transposed, bool from_file) {
-  Window window;
-  window.kernel = {static_cast<int64_t>(w.shape(2)), static_cast<int64_t>(w.shape(3)),
-                   static_cast<int64_t>(w.shape(4))};
-  window.stride = stride;
-  window.dilation = dilation;
-  window.padding_low = padding_low;
-  window.groups = groups;
-  window.transposed = transposed;
-  const int64_t first = static_cast<int64_t>(w.shape(0)), second = static_cast<int64_t>(w.shape(1));
-  const int64_t in_channels = transposed ? first : second * groups;
-  const int64_t out_channels = transposed ? second * groups : first;
-  for (int i = 0; i < kSpatialAxes; ++i) {
-    require(stride[i] >= 1 && dilation[i] >= 1, "Convolution: stride and dilation must be at least 1.");
-  }
-  require(w.size() > 0, "Convolution: the weight is empty.");
-  require(groups >= 1 && first % groups == 0, "Convolution: groups must divide the weight's first axis.");
-  require(!bias || static_cast<int64_t>(bias->size()) == out_channels,
-          "Convolution: the bias must have one number per output channel.");
+  const Layer layer = layer_of_array(w, stride, padding_low, dilation, groups, transposed);
+  if (bias) require_bias(layer, static_cast<int64_t>(bias->size()));
   // The array lives as long as its floats are needed. Any thread may drop the last reference.
   const auto kept = std::make_shared<Weight>(w);
-  new (self) Convolution(window, in_channels, out_channels, std::shared_ptr<const float>(kept, w.data()),
-                         bias ? bias->data() : nullptr, from_file);
+  new (self) Convolution(layer.window, layer.in_channels, layer.out_channels,
+                         std::shared_ptr<const float>(kept, w.data()), bias ? bias->data() : nullptr, from_file);
 }
 
 using WholeWeight = nb::ndarray<const int16_t, nb::ndim<5>, nb::c_contig, nb::device::cpu>;
 
 void make_quantised(QuantisedConvolution* self, WholeWeight w, std::vector<float> scale, std::optional<Array> bias,
                     int32_t zero, Axes stride, Axes padding_low, Axes dilation, int64_t groups, bool transposed) {
-  Window window;
-  window.kernel = {static_cast<int64_t>(w.shape(2)), static_cast<int64_t>(w.shape(3)),
-                   static_cast<int64_t>(w.shape(4))};
-  window.stride = stride;
-  window.dilation = dilation;
-  window.padding_low = padding_low;
-  window.groups = groups;
-  window.transposed = transposed;
-  const int64_t first = static_cast<int64_t>(w.shape(0)), second = static_cast<int64_t>(w.shape(1));
-  for (int i = 0; i < kSpatialAxes; ++i) {
-    require(stride[i] >= 1 && dilation[i] >= 1, "QuantisedConvolution: stride and dilation must be at least 1.");
-  }
-  require(w.size() > 0, "QuantisedConvolution: the weight is empty.");
-  require(groups >= 1 && first % groups == 0, "QuantisedConvolution: groups must divide the weight's first axis.");
+  const Layer layer = layer_of_array(w, stride, padding_low, dilation, groups, transposed);
   new (self) QuantisedConvolution(
-      window, transposed ? first : second * groups, transposed ? second * groups : first,
-      {w.data(), w.data() + w.size()}, std::move(scale),
+      layer.window, layer.in_channels, layer.out_channels, {w.data(), w.data() + w.size()}, std::move(scale),
       bias ? std::vector<float>(bias->data(), bias->data() + bias->size()) : std::vector<float>(), zero);
+}
+
+template <class AnyConvolution>
+auto window_of(const AnyConvolution& self) {
+  const auto triple = [](const Axes& axes) { return std::make_tuple(axes[0], axes[1], axes[2]); };
+  const Window& w = self.window();
+  return std::make_tuple(triple(w.kernel), triple(w.stride), triple(w.dilation), triple(w.padding_low), w.groups,
+                         w.transposed);
 }
 
 // Runs steps and returns the seconds of each.
@@ -265,6 +245,7 @@ nb::list list_steps(const Plan& plan) {
     row["operator"] = step.op;
     row["algorithm"] = step.algorithm;
     row["parts"] = step.parts;
+    row["problems"] = step.problems;
     row["integers"] = step.integers;
     row["macs"] = step.macs;
     row["workspace_bytes"] = step.workspace_bytes * plan.threads() + step.shared_bytes;
@@ -291,6 +272,71 @@ void bind_step(nb::class_<Plan>& plan, const char* step, void (Plan::*add)(Args.
         self.name_last(std::move(name));
       },
       extra..., "name"_a = "");
+}
+
+// The name of a type of step arguments, by which files write them (capi/argument.h reads them).
+template <class T>
+struct TypeName;
+template <class T>
+nb::object type_name() {
+  return TypeName<T>::make();
+}
+#define NAMED(type, text)                              \
+  template <>                                          \
+  struct TypeName<type> {                              \
+    static nb::object make() { return nb::str(text); } \
+  };
+NAMED(View, "view")
+NAMED(std::shared_ptr<const Convolution>, "layer")
+NAMED(std::shared_ptr<const QuantisedConvolution>, "layer")
+NAMED(std::string, "text")
+NAMED(bool, "bool")
+NAMED(float, "float")
+NAMED(int, "int")
+NAMED(int64_t, "int")
+NAMED(size_t, "int")
+NAMED(Axes, "axes")
+NAMED(Slope, "slope")
+NAMED(Levels, "levels")
+NAMED(ResampleAxis, "table")
+NAMED(std::vector<float>, "floats")
+NAMED(std::vector<int32_t>, "int32s")
+#undef NAMED
+template <class T>
+struct TypeName<std::optional<T>> {
+  static nb::object make() { return nb::make_tuple("optional", type_name<T>()); }
+};
+template <class T>
+struct TypeName<std::vector<T>> {
+  static nb::object make() { return nb::make_tuple("list", type_name<T>()); }
+};
+template <class A, class B>
+struct TypeName<std::pair<A, B>> {
+  static nb::object make() { return nb::make_tuple("pair", type_name<A>(), type_name<B>()); }
+};
+
+// nanobind has a type for each kind of argument; those with a default hold it as `value`.
+template <class Named>
+auto described(const nb::object& type, const Named& a, int) -> decltype(nb::object(a.value)) {
+  return nb::make_tuple(a.name_, type, a.value);
+}
+template <class Named>
+nb::object described(const nb::object& type, const Named& a, long) {
+  return nb::make_tuple(a.name_, type);
+}
+
+template <class... Args, class... Names>
+nb::list list_parameters(void (Plan::*)(Args...), const char*, const Names&... names) {
+  nb::list out;
+  (out.append(described(type_name<Args>(), names, 0)), ...);
+  return out;
+}
+
+nb::dict step_parameters() {
+  nb::dict out;
+#define STEP(name, parameters, ...) out[#name] = list_parameters(&Plan::name, __VA_ARGS__);
+#include "steps.h"
+  return out;
 }
 
 nb::list list_algorithms() {
@@ -393,15 +439,7 @@ NB_MODULE(_core, m) {
   nb::class_<Convolution>(m, "Convolution")
       .def("__init__", &make_convolution, "weight"_a, "bias"_a.none(), "stride"_a, "padding_low"_a, "dilation"_a,
            "groups"_a, "transposed"_a, "from_file"_a)
-      .def_prop_ro(
-          "window",
-          [](const Convolution& self) {
-            const auto triple = [](const Axes& axes) { return std::make_tuple(axes[0], axes[1], axes[2]); };
-            const Window& w = self.window();
-            return std::make_tuple(triple(w.kernel), triple(w.stride), triple(w.dilation), triple(w.padding_low),
-                                   w.groups, w.transposed);
-          },
-          "kernel, stride, dilation, padding_low, groups, transposed.")
+      .def_prop_ro("window", &window_of<Convolution>, "kernel, stride, dilation, padding_low, groups, transposed.")
       .def_prop_ro("in_channels", &Convolution::in_channels)
       .def_prop_ro("out_channels", &Convolution::out_channels)
       .def_prop_ro("packed_bytes", &Convolution::packed_bytes,
@@ -410,16 +448,19 @@ NB_MODULE(_core, m) {
   nb::class_<QuantisedConvolution>(m, "QuantisedConvolution")
       .def("__init__", &make_quantised, "weight"_a, "scale"_a, "bias"_a.none(), "zero"_a, "stride"_a, "padding_low"_a,
            "dilation"_a, "groups"_a, "transposed"_a)
+      .def_prop_ro("window", &window_of<QuantisedConvolution>,
+                   "kernel, stride, dilation, padding_low, groups, transposed.")
       .def_prop_ro("in_channels", &QuantisedConvolution::in_channels)
       .def_prop_ro("out_channels", &QuantisedConvolution::out_channels);
 
   nb::class_<Plan> plan(m, "Plan");
   plan.def(
           "__init__",
-          [](Plan* self, int64_t arena_size, int buffers, int threads, const std::string& isa, int digits) {
-            new (self) Plan(arena_size, buffers, threads, microkernel_set(isa), digits);
+          [](Plan* self, int64_t arena_size, int buffers, int threads, const std::string& isa, int digits,
+             std::map<std::string, std::string> chosen) {
+            new (self) Plan(arena_size, buffers, threads, microkernel_set(isa), digits, std::move(chosen));
           },
-          "arena_size"_a, "buffers"_a, "threads"_a, "isa"_a, "digits"_a = 24)
+          "arena_size"_a, "buffers"_a, "threads"_a, "isa"_a, "digits"_a = 24, "chosen"_a = nb::dict())
       .def(
           "candidates",
           [](const Plan& self, const Convolution& conv, View src, View dst, const std::string& algorithm, bool gated) {
@@ -439,16 +480,43 @@ NB_MODULE(_core, m) {
       .def_prop_ro("threads", &Plan::threads)
       .def_prop_ro("isa", [](const Plan& self) { return self.microkernels().name; })
       .def_prop_ro("written", &Plan::written)
-      .def_prop_ro("steps", &list_steps,
-                   "The steps so far: name, operator, algorithm, parts (the algorithms of a block), integers, macs, "
-                   "workspace_bytes (of all threads), bytes and element (of the "
-                   "result).")
+      .def_prop_ro(
+          "steps", &list_steps,
+          "The steps so far: name, operator, algorithm, parts (the algorithms of a block), problems (the texts of its "
+          "convolutions' problems), integers, macs, workspace_bytes (of all threads), bytes and element (of the "
+          "result).")
       .def("__len__", [](const Plan& self) { return self.steps().size(); })
       .def("run_steps", &run_steps, "buffers"_a, "arena"_a.none(), "first"_a, "last"_a, "timed"_a);
 #define STEP(name, parameters, ...) bind_step(plan, #name, &Plan::name, __VA_ARGS__);
 #include "steps.h"
 
   m.def("list_algorithms", &list_algorithms);
+  m.def("step_parameters", &step_parameters,
+        "The parameters of every step by its name: (name, type) or (name, type, default) of each.");
+  m.def(
+      "problem_text",
+      [](const Axes& kernel, const Axes& stride, const Axes& dilation, const Axes& padding_low, int64_t groups,
+         bool transposed, const std::array<int64_t, 5>& in_shape, const std::array<int64_t, 5>& out_shape,
+         const std::string& activation, bool residual, bool gated, const std::string& in_element,
+         const std::string& out_element) {
+        const Window window{kernel, stride, dilation, padding_low, groups, transposed};
+        const auto element = [](const std::string& name) {
+          return static_cast<Element>(find_name(kElementNames, name));
+        };
+        return problem_text(window, in_shape, out_shape, activation, residual, gated, element(in_element),
+                            element(out_element));
+      },
+      "kernel"_a, "stride"_a, "dilation"_a, "padding_low"_a, "groups"_a, "transposed"_a, "in_shape"_a, "out_shape"_a,
+      "activation"_a, "residual"_a, "gated"_a, "in_element"_a, "out_element"_a);
+  m.def(
+      "place_blocks",
+      [](const std::vector<std::array<int64_t, 3>>& blocks) {
+        std::vector<Block> given;
+        for (const auto& [size, first, last] : blocks) given.push_back({size, first, last});
+        const Arena arena = place_blocks(given);
+        return std::make_pair(arena.offsets, arena.size);
+      },
+      "blocks"_a);
   m.def("checksum", &checksum_arrays, "arrays"_a, "threads"_a);
   m.def("measure_ceiling", &measure_ceiling, "isa"_a, "threads"_a, "rounds"_a, nb::call_guard<GilReleased>());
   m.def("measure_reading", &measure_reading, "threads"_a, "bytes"_a, "trials"_a, nb::call_guard<GilReleased>());

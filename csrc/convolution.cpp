@@ -87,6 +87,24 @@ std::vector<TapPhase> plan_phases(const Window& window, const Axes& out_size) {
   return all;
 }
 
+Layer layer_of(const std::array<int64_t, 5>& weight, const Axes& stride, const Axes& padding_low, const Axes& dilation,
+               int64_t groups, bool transposed) {
+  for (const int64_t extent : weight) require(extent >= 1, "Convolution: the weight is empty.");
+  for (int i = 0; i < kSpatialAxes; ++i) {
+    require(stride[i] >= 1 && dilation[i] >= 1, "Convolution: stride and dilation must be at least 1.");
+  }
+  require(groups >= 1 && weight[0] % groups == 0, "Convolution: groups must divide the weight's first axis.");
+  Layer layer;
+  layer.window = {{weight[2], weight[3], weight[4]}, stride, dilation, padding_low, groups, transposed};
+  layer.in_channels = transposed ? weight[0] : weight[1] * groups;
+  layer.out_channels = transposed ? weight[1] * groups : weight[0];
+  return layer;
+}
+
+void require_bias(const Layer& layer, int64_t count) {
+  require(count == layer.out_channels, "Convolution: the bias must have one number per output channel.");
+}
+
 Convolution::Convolution(Window window, int64_t in_channels, int64_t out_channels, std::shared_ptr<const float> weight,
                          const float* bias, bool from_file)
     : window_(window),
@@ -141,6 +159,23 @@ int64_t Convolution::packed_bytes() const {
   int64_t bytes = 0;
   for (const auto& entry : packed_) bytes += entry.second->size * static_cast<int64_t>(sizeof(float));
   return bytes;
+}
+
+std::string problem_text(const Window& window, const std::array<int64_t, 5>& in_shape,
+                         const std::array<int64_t, 5>& out_shape, const std::string& activation, bool residual,
+                         bool gated, Element in_element, Element out_element) {
+  const auto joined = [](const auto& numbers) {
+    std::string text;
+    for (const int64_t number : numbers) text += (text.empty() ? "" : "x") + std::to_string(number);
+    return text;
+  };
+  const auto stored = [](Element element) {
+    return element == Element::kFloat32 ? std::string() : std::string(" ") + element_name(element);
+  };
+  return (window.transposed ? "conv_transpose " : "conv ") + joined(window.kernel) + " s" + joined(window.stride) +
+         " p" + joined(window.padding_low) + " d" + joined(window.dilation) + " g" + std::to_string(window.groups) +
+         " " + joined(in_shape) + stored(in_element) + " -> " + joined(out_shape) + stored(out_element) +
+         (gated ? " gated " : " ") + activation + (residual ? " residual" : "");
 }
 
 const std::vector<Algorithm>& algorithms() {

@@ -25,6 +25,20 @@ struct Window {
   int64_t taps() const { return kernel[0] * kernel[1] * kernel[2]; }
 };
 
+// A window and the channels that it maps.
+struct Layer {
+  Window window;
+  int64_t in_channels = 1;
+  int64_t out_channels = 1;
+};
+
+// The layer of a weight of this shape: (out, in / groups, d, h, w), or transposed (in, out / groups, d, h, w). Throws
+// Mistake if the numbers do not fit one another.
+Layer layer_of(const std::array<int64_t, 5>& weight, const Axes& stride, const Axes& padding_low, const Axes& dilation,
+               int64_t groups, bool transposed);
+// Throws Mistake unless a bias of so many numbers has one for each output channel.
+void require_bias(const Layer& layer, int64_t count);
+
 // The problem that an algorithm is chosen for: a window, and the sizes of input and output.
 struct ConvProblem {
   Window window;
@@ -174,6 +188,12 @@ std::vector<Algorithm> depthwise_algorithms();
 std::vector<Algorithm> winograd_algorithms();
 std::vector<Algorithm> fft_algorithms();
 std::vector<Algorithm> bfloat_algorithms();
+
+// A problem by name: everything that the choice of an algorithm depends on, in tables, files and the tuning cache.
+// Shapes are (n, d, h, w, c).
+std::string problem_text(const Window& window, const std::array<int64_t, 5>& in_shape,
+                         const std::array<int64_t, 5>& out_shape, const std::string& activation, bool residual,
+                         bool gated, Element in_element, Element out_element);
 
 struct Candidate {
   const Algorithm* algorithm;

@@ -28,6 +28,15 @@ ConvProblem problem_of(const Convolution& conv, const View& src, const View& dst
   return problem;
 }
 
+// The text of the problem for one image, which decides the algorithm: equal images get equal bits.
+std::string text_of_one_image(const Convolution& conv, const View& src, const View& dst, const std::string& activation,
+                              bool residual, bool gated) {
+  const auto shape = [](const View& v) {
+    return std::array<int64_t, 5>{1, v.size[0], v.size[1], v.size[2], v.channels};
+  };
+  return problem_text(conv.window(), shape(src), shape(dst), activation, residual, gated, src.element, dst.element);
+}
+
 // kept: the convolutions whose weights the run reads.
 Step convolution_step(const char* op, const char* algorithm, double macs, std::unique_ptr<ConvRun> made,
                       std::vector<std::shared_ptr<const Convolution>> kept, const View& src, const View& dst,
@@ -80,11 +89,15 @@ void Plan::convolve(std::shared_ptr<const Convolution> conv, View src, View dst,
     require_same_shape(dst, *residual, "dst and residual");
     problem.residual_element = residual->element;
   }
+  std::string text = text_of_one_image(*conv, src, dst, activation, residual.has_value(), gate.has_value());
+  if (chosen.empty()) chosen = chosen_for(text);
   const Algorithm& best = choose_algorithm({algorithm, digits_}, chosen, problem, set_);
   const PackedWeights& weights = conv->packed(best, problem, set_, threads_);
   auto run = plan_run(best, {problem, *conv, weights, set_, activation_of(activation, slope), threads_});
   const char* op = conv->window().transposed ? "conv_transpose" : "conv";
-  add(convolution_step(op, best.name, problem.macs(), std::move(run), {conv}, src, dst, residual, gate));
+  Step step = convolution_step(op, best.name, problem.macs(), std::move(run), {conv}, src, dst, residual, gate);
+  step.problems.push_back(std::move(text));
+  add(std::move(step));
 }
 
 void Plan::convolve_block(std::vector<std::shared_ptr<const Convolution>> convs, size_t depthwise, View src, View dst,
@@ -104,14 +117,16 @@ void Plan::convolve_block(std::vector<std::shared_ptr<const Convolution>> convs,
   // Up to the depthwise convolution tensors have src's size, after it dst's.
   View before = src, after = dst;
   double macs = 0;
+  std::vector<std::string> problems;
   const auto part = [&](size_t i) {
     const View from = i <= depthwise ? before : after;
     View to = i < depthwise ? src : dst;
     to.channels = convs[i]->out_channels();
     before = after = to;
     const auto& [kind, slope] = activations[i];
+    problems.push_back(text_of_one_image(*convs[i], from, to, "none", false, false) + " in a block");
     const BlockPart made{convs[i], problem_of(*convs[i], from, to, false, i == depthwise ? padding_low : std::nullopt),
-                         activation_of(kind, slope), parts.empty() ? "" : parts[i]};
+                         activation_of(kind, slope), parts.empty() ? chosen_for(problems.back()) : parts[i]};
     macs += made.problem.macs();
     return made;
   };
@@ -125,6 +140,7 @@ void Plan::convolve_block(std::vector<std::shared_ptr<const Convolution>> convs,
   Step step = convolution_step("depthwise_block", planned.algorithm, macs, std::move(planned.run), std::move(convs),
                                src, dst, residual, {});
   step.parts = std::move(planned.parts);
+  step.problems = std::move(problems);
   add(std::move(step));
 }
 

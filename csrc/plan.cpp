@@ -6,6 +6,14 @@
 
 namespace convoxel {
 
+const MicrokernelSet& microkernel_set(const std::string& name) {
+  const MicrokernelSetList list = available_microkernels();
+  for (int i = 0; i < list.count; ++i) {
+    if (name == list.sets[i]->name) return *list.sets[i];
+  }
+  throw Mistake("ConfigError", "this processor has no instruction set '" + name + "'");
+}
+
 std::string show(const View& v) {
   return "(" + std::to_string(v.batch) + ", " + std::to_string(v.size[0]) + ", " + std::to_string(v.size[1]) + ", " +
          std::to_string(v.size[2]) + ", " + std::to_string(v.channels) + ")";
@@ -57,13 +65,25 @@ struct Plan::Store {
   }
 };
 
-Plan::Plan(int64_t arena_size, int buffers, int threads, const MicrokernelSet& set, int digits)
-    : arena_size_(arena_size), threads_(threads), set_(set), digits_(digits), store_(std::make_shared<Store>()) {
+Plan::Plan(int64_t arena_size, int buffers, int threads, const MicrokernelSet& set, int digits,
+           std::map<std::string, std::string> chosen)
+    : arena_size_(arena_size),
+      threads_(threads),
+      set_(set),
+      digits_(digits),
+      chosen_(std::move(chosen)),
+      store_(std::make_shared<Store>()) {
   require(arena_size >= 0, "arena_size must not be negative");
   require(buffers >= 1, "a plan has at least its arena, buffer 0");
   require(threads >= 1, "threads must be at least 1");
   needed_.assign(static_cast<size_t>(buffers), 0);
   written_.assign(static_cast<size_t>(buffers), false);
+}
+
+const std::string& Plan::chosen_for(const std::string& problem) const {
+  static const std::string& none = *new std::string;
+  const auto found = chosen_.find(problem);
+  return found == chosen_.end() ? none : found->second;
 }
 
 void Plan::use(const View& v, const char* what, bool written, Takes takes) {

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -46,8 +47,9 @@ struct Step {
   double macs = 0;
   int64_t result_bytes = 0;
   Element result_element = Element::kFloat32;
-  std::string name = {};  // of the layer
-  bool integers = false;  // whether it computes with whole numbers of 8 bits
+  std::string name = {};                   // of the layer
+  std::vector<std::string> problems = {};  // the texts of its convolutions' problems (problem_text)
+  bool integers = false;                   // whether it computes with whole numbers of 8 bits
 };
 
 // The parameter of an activation; clip has two.
@@ -67,7 +69,9 @@ class Plan {
  public:
   // buffers: number of buffers, the arena and the caller's. Their sizes follow from the steps that are added.
   // digits: the fewest binary digits of the numbers that a convolution may multiply.
-  Plan(int64_t arena_size, int buffers, int threads, const MicrokernelSet& set, int digits = 24);
+  // chosen: algorithms that were chosen before, by the text of a problem.
+  Plan(int64_t arena_size, int buffers, int threads, const MicrokernelSet& set, int digits = 24,
+       std::map<std::string, std::string> chosen = {});
   Plan(const Plan&) = delete;
   Plan& operator=(const Plan&) = delete;
 
@@ -105,6 +109,7 @@ class Plan {
   void use(const View& view, const char* what, bool written, Takes takes);
   // Registers a buffer that holds a view's numbers one after another.
   void use_dense(int buffer, const View& view, const char* what, bool written);
+  const std::string& chosen_for(const std::string& problem) const;
   struct Store;  // arenas and workspaces between runs
 
   int64_t arena_size_;
@@ -113,12 +118,16 @@ class Plan {
   int threads_;
   const MicrokernelSet& set_;
   int digits_;
+  std::map<std::string, std::string> chosen_;
   std::vector<Step> steps_;
   View result_;  // of the step that is being added
   int64_t workspace_step_ = 0;
   int64_t shared_bytes_ = 0;
   std::shared_ptr<Store> store_;
 };
+
+// The instruction set of a name; throws Mistake if this processor lacks it.
+const MicrokernelSet& microkernel_set(const std::string& name);
 
 std::string show(const View& view);
 void require_same_shape(const View& a, const View& b, const char* what);

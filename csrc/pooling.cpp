@@ -123,6 +123,9 @@ void Plan::max_pool(View src, View dst, Axes kernel, Axes stride, Axes dilation,
   require(src.batch == dst.batch && src.channels == dst.channels,
           "batch or channels of src " + show(src) + " and dst " + show(dst) + " differ");
   require_same_element(src, dst, "src and dst");
+  for (int i = 0; i < kSpatialAxes; ++i) {
+    require(kernel[i] >= 1 && stride[i] >= 1 && dilation[i] >= 1, "kernel, stride and dilation must be at least 1");
+  }
   with_element(src.element, [&](auto number) {
     const MaxPool<decltype(number)> pool(set_, src, dst, kernel, stride, dilation, padding_low);
     add({"max_pool", pool, pool.workspace_bytes()});

@@ -1,4 +1,4 @@
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 import numpy
@@ -47,12 +47,24 @@ class QuantisedConvolution:
         transposed: bool,
     ) -> None: ...
     @property
+    def window(
+        self,
+    ) -> tuple[tuple[int, int, int], tuple[int, int, int], tuple[int, int, int], tuple[int, int, int], int, bool]: ...
+    @property
     def in_channels(self) -> int: ...
     @property
     def out_channels(self) -> int: ...
 
 class Plan:
-    def __init__(self, arena_size: int, buffers: int, threads: int, isa: str, digits: int = 24) -> None: ...
+    def __init__(
+        self,
+        arena_size: int,
+        buffers: int,
+        threads: int,
+        isa: str,
+        digits: int = 24,
+        chosen: Mapping[str, str] = {},
+    ) -> None: ...
     def candidates(
         self,
         convolution: Convolution,
@@ -248,6 +260,23 @@ class Plan:
     def export_channels_first(self, src: convoxel.native.plan.View, buffer: int, name: str = "") -> None: ...
 
 def list_algorithms() -> list: ...
+def step_parameters() -> dict: ...
+def problem_text(
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    dilation: Sequence[int],
+    padding_low: Sequence[int],
+    groups: int,
+    transposed: bool,
+    in_shape: Sequence[int],
+    out_shape: Sequence[int],
+    activation: str,
+    residual: bool,
+    gated: bool,
+    in_element: str,
+    out_element: str,
+) -> str: ...
+def place_blocks(blocks: Sequence[Sequence[int]]) -> tuple[list[int], int]: ...
 def checksum(
     arrays: Sequence[Annotated[NDArray[numpy.uint8], dict(shape=(None,), order="C", device="cpu", writable=False)]],
     threads: int,

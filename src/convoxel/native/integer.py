@@ -58,6 +58,8 @@ class QuantisedConvolution(_core.QuantisedConvolution):
         window = (engine_numbers("stride", stride), engine_numbers("padding_low", padding_low))
         dilated = engine_numbers("dilation", dilation)
         super().__init__(whole, scales, added, int(zero), *window, dilated, groups, transposed)
+        self.arrays = {"weight": weight, "scale": scales, "bias": added}  # the weight, as it was given
+        self.zero = int(zero)
 
 
 def integer_units(isa: str | None = None) -> list[dict[str, str]]:

@@ -92,6 +92,7 @@ class Convolution(_core.Convolution):
         window = (engine_numbers("stride", stride), engine_numbers("padding_low", padding_low))
         dilated = engine_numbers("dilation", dilation)
         super().__init__(weight, bias, *window, dilated, groups, transposed, is_of_file(weight))
+        self.arrays: Mapping[str, Floats | None] = {"weight": weight, "bias": bias}  # the weight, as the engine has it
 
 
 class Problem(NamedTuple):
@@ -143,18 +144,7 @@ class Problem(NamedTuple):
         return self._replace(in_shape=(1, *self.in_shape[1:]), out_shape=(1, *self.out_shape[1:]))
 
     def __str__(self) -> str:
-        kernel, stride, dilation, padding, in_shape, out_shape = (
-            "x".join(map(str, numbers))
-            for numbers in (
-                self.kernel, self.stride, self.dilation, self.padding_low, self.in_shape, self.out_shape,
-            )
-        )  # fmt: skip
-        what = "conv_transpose" if self.transposed else "conv"
-        epilogue = f" {self.activation}" + (" residual" if self.residual else "")
-        gate = " gated" if self.gated else ""
-        before, after = ("" if e == "float32" else f" {e}" for e in (self.in_element, self.out_element))
-        sizes = f"{in_shape}{before} -> {out_shape}{after}"
-        return f"{what} {kernel} s{stride} p{padding} d{dilation} g{self.groups} {sizes}{gate}{epilogue}"
+        return str(_core.problem_text(*self))
 
 
 class Plan(_core.Plan):
@@ -187,10 +177,10 @@ class Plan(_core.Plan):
     ) -> None:
         calibrate()
         digits = DIGITS[check_precision(precision)]
-        super().__init__(arena_size, buffer_count + 1, resolve_threads(threads), resolve_isa(isa), digits)
-        self._chosen = chosen or {}
+        super().__init__(
+            arena_size, buffer_count + 1, resolve_threads(threads), resolve_isa(isa), digits, dict(chosen or {})
+        )
         self._problems: list[Problem] = []
-        self._keys: list[list[str]] = []  # of each step that runs convolutions, the text of each one's problem
 
     def convolve(
         self,
@@ -213,14 +203,11 @@ class Plan(_core.Plan):
         chosen: the algorithm that runs if ``algorithm`` allows it (default: what was chosen for the problem).
         """
         padding_low = None if padding_low is None else engine_numbers("padding_low", padding_low)
-        problem = Problem.of(convolution, src, dst, activation, residual is not None, gate is not None)
-        key = str(problem.of_one_image)
-        chosen = chosen or self._chosen.get(key, "")
         super().convolve(
             convolution, src, dst, residual, activation, slope, algorithm, gate, padding_low, chosen, name=name
         )
+        problem = Problem.of(convolution, src, dst, activation, residual is not None, gate is not None)
         self._problems.append(problem)
-        self._keys.append([key])
 
     def convolve_block(
         self,
@@ -240,17 +227,9 @@ class Plan(_core.Plan):
         parts: the algorithm of each convolution (default: what was chosen for its problem, if anything).
         """
         padding_low = None if padding_low is None else engine_numbers("padding_low", padding_low)
-        keys, before = [], src
-        for index, convolution in enumerate(convolutions):
-            sizes = src if index < depthwise else dst
-            after = sizes._replace(shape=(*sizes.shape[:4], convolution.out_channels))
-            keys.append(f"{Problem.of(convolution, before, after).of_one_image} in a block")
-            before = after
-        parts = parts or [self._chosen.get(key, "") for key in keys]
         super().convolve_block(
             convolutions, depthwise, src, dst, residual, activations, algorithm, padding_low, parts, name=name
         )
-        self._keys.append(keys)
 
     def run(
         self, buffers: Sequence[Floats], first: int = 0, last: int | None = None, arena: Floats | None = None
@@ -296,10 +275,34 @@ class Plan(_core.Plan):
 
         With the instruction set they decide the bits of the results.
         """
-        chosen = (row for row in self.steps if row["algorithm"] and not row["integers"])
-        names = [row["parts"] or [row["algorithm"]] for row in chosen]
-        pairs = (zip(keys, found, strict=True) for keys, found in zip(self._keys, names, strict=True))
-        return {key: name for each in pairs for key, name in each}
+        chosen = (row for row in self.steps if row["problems"])
+        pairs = (zip(row["problems"], row["parts"] or [row["algorithm"]], strict=True) for row in chosen)
+        return {problem: name for each in pairs for problem, name in each}
+
+
+def place_blocks(blocks: Sequence[tuple[int, int, int]]) -> tuple[list[int], int]:
+    """Return the offset of every block, in floats, and the size of the smallest arena found that holds them all.
+
+    Args:
+        blocks: size in floats, and the first and the last step that use the block.
+
+    >>> place_blocks([(32, 0, 1), (16, 1, 2), (20, 2, 3)])
+    ([0, 32, 0], 48)
+    """
+    offsets, size = _core.place_blocks([tuple(block) for block in blocks])
+    return list(offsets), size
+
+
+def step_parameters() -> dict[str, list[tuple[Any, ...]]]:
+    """Return the parameters of every step by its name: (name, type), or (name, type, default), of each.
+
+    A type is "view", "layer", "text", "bool", "int", "float", "axes", "slope", "levels", "table", "floats" or "int32s",
+    or ("optional", type), ("list", type), ("pair", type, type).
+
+    >>> step_parameters()["copy"]
+    [('src', 'view'), ('dst', 'view')]
+    """
+    return dict(_core.step_parameters())
 
 
 def engine_numbers(name: str, value: object) -> tuple[int, ...]:

@@ -50,6 +50,8 @@ class Size:
 
     def number(self, sizes: Mapping[str, int]) -> int | float | bool:
         """Return what the expression is for ``sizes`` (name → axis length), by its kind."""
+        if isinstance(sizes, OpenSizes):
+            return sizes.of(self)
         kind = self.kind
         if kind == WHOLE:
             return self.value(sizes)
@@ -57,6 +59,8 @@ class Size:
 
     def value(self, sizes: Mapping[str, int]) -> int:
         """Return the integer that the expression has for ``sizes`` (name → axis length)."""
+        if isinstance(sizes, OpenSizes):
+            return sizes.of(self)
         result = Fraction(self._exact(sizes))
         if result.denominator != 1:
             raise GraphError(f"size {self.text} is {result}, not a whole number, for {dict(sizes)}")
@@ -144,6 +148,32 @@ class Size:
 
     def __ge__(self, other: Any) -> bool:
         return not isinstance(other, Size) or self == other
+
+
+class OpenSizes(dict[str, Any]):
+    """Input sizes of which only some are numbers: what is evaluated for them is a size again where it stays open.
+
+    >>> sizes = OpenSizes({"n": Size("n"), "h": 9})
+    >>> Size("2 * (h // 2)").value(sizes), Size("n * h + n").value(sizes)
+    (8, 10 * n)
+    """
+
+    def __init__(self, sizes: Mapping[str, Extent]) -> None:
+        super().__init__(sizes)
+        self._known = {name: size for name, size in sizes.items() if not isinstance(size, Size)}
+        self._found: dict[str, Any] = {}
+
+    def of(self, size: Size) -> Any:
+        """Return the number that a size is, or, where it stays open, the size in normal form."""
+        if size.text not in self._found:
+            self._found[size.text] = self._evaluated(size)
+        return self._found[size.text]
+
+    def _evaluated(self, size: Size) -> Any:
+        if size.names() <= self._known.keys():
+            return size.number(self._known)
+        bound = size.substituted({name: Size(str(number)) for name, number in self._known.items()})
+        return bound + 0 if bound.kind == WHOLE else bound
 
 
 Extent = int | Size

@@ -11,7 +11,7 @@ from typing import Any
 
 from convoxel.errors import ConfigError, GraphError, ShapeError
 from convoxel.graph.ir.graph import Graph, Node, Value, verify_structure
-from convoxel.graph.ir.size import Shape, evaluate_shape
+from convoxel.graph.ir.size import Shape, differ, evaluate_shape
 from convoxel.graph.operators import (
     convolution,
     elementwise,
@@ -117,7 +117,7 @@ def _check_recorded(graph: Graph, found: Mapping[str, Shape], sizes: Mapping[str
         return
     for value in graph.values.values():
         recorded = evaluate_shape(value.shape, sizes)
-        if recorded != found[value.name]:
+        if any(map(differ, recorded, found[value.name])):
             raise ShapeError(
                 f"{value.name} is {found[value.name]} for this input, but was recorded as {recorded}; "
                 "compile again with an example of this size"

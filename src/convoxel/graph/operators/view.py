@@ -52,6 +52,8 @@ def full_axis(axis: int, rank: int) -> int:
 def alias_slice(node: Node, shape: Shape, source: View) -> View:
     """Ranges of the operand's axes are a view of it."""
     for axis, bounds in enumerate(zip(node["starts"], node["stops"], node["steps"], strict=True)):
+        if bounds == (0, None, 1):  # all of an axis, whose length may be open
+            continue
         start, stop, step = slice(*bounds).indices(shape[axis])
         if (start, stop, step) != (0, shape[axis], 1):
             source = narrow_view(source, full_axis(axis, len(shape)), start, len(range(start, stop, step)), step)

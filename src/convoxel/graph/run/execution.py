@@ -213,7 +213,7 @@ def plan_execution(
             continue
         try:
             choice = whole.get(node.name) if whole else None
-            _add_steps(graph, places, plan, node.resolved(sizes), packed_weights, algorithm, choice)
+            add_steps(graph, places, plan, node.resolved(sizes), packed_weights, algorithm, choice)
         except ConvoxelError as error:
             raise type(error)(f"{node.operator} {node.name}: {error}") from None
     if len(plan) > begun:
@@ -225,7 +225,7 @@ def plan_execution(
         plan=plan,
         parts=tuple(parts),
         buffers=places.buffers,
-        packed=_pack_constants(graph, places),
+        packed=pack_constants(graph, places),
         memory=_memory(graph, places),
         macs=_macs(graph, sizes, shapes),
         elements=elements,
@@ -244,7 +244,7 @@ def _check_memory(graph: Graph, shapes: Mapping[str, Shape], installed: int) -> 
                 )
 
 
-def _add_steps(
+def add_steps(
     graph: Graph,
     places: Places,
     plan: native.Plan,
@@ -300,7 +300,7 @@ def _copy_parts(places: Places, plan: native.Plan, node: Node) -> None:
         start += length
 
 
-def _pack_constants(graph: Graph, places: Places) -> dict[str, NDArray[np.float32]]:
+def pack_constants(graph: Graph, places: Places) -> dict[str, NDArray[np.float32]]:
     """Return the constants that steps read as tensors, channels last."""
     packed = {}
     for name in places.buffers:

@@ -104,8 +104,12 @@ def place(
     shapes: Mapping[str, Shape],
     sizes: Mapping[str, int],
     elements: Mapping[str, str] = MappingProxyType({}),
+    arrange: Callable[[Mapping[str, Block]], tuple[dict[str, int], int]] = place_blocks,
 ) -> Places:
-    """Return the places of all values of a graph whose layouts are assigned; ``elements`` are as in ``Places``."""
+    """Return the places of all values of a graph whose layouts are assigned; ``elements`` are as in ``Places``.
+
+    ``arrange`` gives blocks their offsets, and the arena its size.
+    """
     places = Places(_stored(graph, shapes), _number_buffers(graph), elements)
     for node in graph.nodes:
         _place_alias(places, node, sizes)
@@ -120,7 +124,7 @@ def place(
                 source = graph.producers[source].inputs[0]  # moves no numbers either
             if _is_fresh(graph, places, source):
                 places._places[source] = _Place(node.output.name, _dense_as(full(shapes[source])))
-    places.offsets, places.arena_size = place_blocks(_lifetimes(graph, places))
+    places.offsets, places.arena_size = arrange(_lifetimes(graph, places))
     return places
 
 

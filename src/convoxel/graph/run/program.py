@@ -37,11 +37,12 @@ from convoxel.graph.run.input_check import (
     measure_inputs,
 )
 from convoxel.graph.run.lru_cache import LruCache
+from convoxel.graph.run.native_plan import native_plans
 from convoxel.graph.run.size_check import broken_condition, say_nearest_sizes
 from convoxel.graph.run.step_table import ProfileRow, draw_steps, step_rows
 from convoxel.graph.run.tiling import Settings, TilePlan, plan_tiling
 from convoxel.graph.store.cvx import program_bytes, read_program, write_program
-from convoxel.graph.store.record import Origin, ProgramRecord, check_settings
+from convoxel.graph.store.record import NativePlans, Origin, ProgramRecord, check_settings
 
 T = TypeVar("T")
 
@@ -214,22 +215,39 @@ class Program(ProgramRecord):
         extents = [value.shape for value in self.graph.inputs]
         return [measure(extents, cast(tuple[Shape, ...], shapes)) for shapes in reversed(self._plans.keys())]
 
-    def save(self, path: Target) -> None:
+    def save(self, path: Target, sizes: Sequence[Mapping[str, int]] | None = None) -> None:
         """Write the program to a ``.cvx`` file, from which ``convoxel.load`` makes it again without PyTorch.
 
-        ``path`` may also be a file that is open for writing in binary mode. Raises ``UnsupportedError`` naming the
-        operators that run in PyTorch, ``GraphError`` if it cannot be written.
+        Programs in C and C++ run the file by libconvoxel (``convoxel.h``). For them it holds the network's steps for
+        all sizes at once. Where steps need tables that depend on the sizes, as interpolation does, it holds them for
+        stated sizes.
+
+        Args:
+            path: a name that ends in .cvx, or a file that is open for writing in binary mode.
+            sizes: the sizes that programs in C and C++ shall run it with, by the names that ``print(program)`` shows,
+                such as ``[{"h": 224, "w": 224}]``; what one leaves out, as the batch here, stays open. By default all
+                sizes; where that cannot be, those of the examples of ``compile``, with any batch.
+
+        Raises:
+            UnsupportedError: operators run in PyTorch; or ``sizes`` is given, and some steps cannot run without Python.
+                The message names them.
+            ConfigError: ``sizes`` names one that the network does not have, or is none.
+            GraphError: the file cannot be written.
         """
         self._check_file()
-        write_program(path, self)
+        write_program(path, self, lambda: self._native_plans(sizes))
 
-    def to_bytes(self) -> bytes:
+    def to_bytes(self, sizes: Sequence[Mapping[str, int]] | None = None) -> bytes:
         """Return the bytes of the ``.cvx`` file that ``save`` writes, which ``convoxel.load`` takes.
 
-        Raises ``UnsupportedError`` naming the operators that run in PyTorch.
+        ``sizes`` and errors are as of ``save``.
         """
         self._check_file()
-        return program_bytes(self)
+        return program_bytes(self, lambda: self._native_plans(sizes))
+
+    def _native_plans(self, sizes: Sequence[Mapping[str, int]] | None) -> NativePlans:
+        how = (self.graph, self._packed_weights, self.algorithm, self.precision, self.choices)
+        return native_plans(*how, sizes, self.sizes)
 
     def to_onnx(self, path: Target, metadata: Mapping[str, str] | None = None) -> None:
         """Write the program as an ONNX model, which other engines run.
@@ -365,12 +383,13 @@ class Program(ProgramRecord):
         hold for any number of threads and images. Where other input sizes make convolutions that nobody measured, the
         rule decides, as in programs that were not tuned.
         """
-        plan = self._execution(check_inputs(inputs, self.graph.inputs)).plan
+        execution = self._execution(check_inputs(inputs, self.graph.inputs))
+        plan = execution.plan
         winners = native.tune(
             plan.problems, self.threads, algorithm=self.algorithm, precision=self.precision, on_progress=on_progress
         )
         found = {str(problem.of_one_image): winners[str(problem)] for problem in plan.problems}
-        return self.replace(choices=self._with_chosen({**plan.choices, **found}))
+        return self.replace(choices=self._with_chosen({**plan.choices, **found}), sizes=execution.sizes)
 
     def settled(self, *inputs: object) -> Program:
         """Return the program with the algorithms for inputs of these sizes written down, as ``compile`` does.
@@ -380,7 +399,8 @@ class Program(ProgramRecord):
         arrays = check_inputs(inputs, self.graph.inputs)
         if is_empty(arrays, self.graph.inputs):
             return self
-        settled = self.replace(choices=self._with_chosen(self._execution(arrays).plan.choices))
+        execution = self._execution(arrays)
+        settled = self.replace(choices=self._with_chosen(execution.plan.choices), sizes=execution.sizes)
         settled._share_plans(self)
         return settled
 

@@ -16,7 +16,7 @@ from convoxel.graph.operators.table import OPERATORS
 from convoxel.native.machine import instruction_set, multiplies_bfloat
 
 
-def choose_elements(graph: Graph, precision: str) -> dict[str, str]:
+def choose_elements(graph: Graph, precision: str, bfloat16: bool | None = None) -> dict[str, str]:
     """Return the type of every channels-last value that is not stored as float32.
 
     Inputs and results of native steps that come from arrays, or go there, stay float32, and so does what a step cannot
@@ -26,8 +26,10 @@ def choose_elements(graph: Graph, precision: str) -> dict[str, str]:
     Args:
         graph: a graph whose layouts are assigned.
         precision: the precision that the program asks for.
+        bfloat16: whether the instruction set multiplies numbers of bfloat16 (default: as the one in use).
     """
-    if precision != "bfloat16" or not multiplies_bfloat(instruction_set()):
+    multiplies = multiplies_bfloat(instruction_set()) if bfloat16 is None else bfloat16
+    if precision != "bfloat16" or not multiplies:
         return {}
     joined = _Classes()
     wide: set[str] = set()

@@ -1,30 +1,37 @@
 """Programs in files: ``.cvx``, a safetensors file whose metadata holds the graphs as JSON.
 
-Format, version 3. The file is a safetensors file (an 8-byte length, a JSON header, the tensors' bytes). Its tensors are
+Format, version 5. The file is a safetensors file (an 8-byte length, a JSON header, the tensors' bytes). Its tensors are
 the constants of the graph, under their names, and those of the recorded graph alone. Its metadata, all texts:
 
 ``format``
     ``"convoxel-program"``
 ``version``
-    ``"3"`` if results are nested in records, else ``"2"``, which differs in nothing else; a reader refuses a later one.
-    Anything that an older reader would misunderstand makes a new version.
+    ``"5"``; a reader refuses a later one. Anything that an older reader would misunderstand makes a new version.
 ``program``
     JSON: ``graph`` (``name``, ``inputs``, ``outputs``, ``nodes``, ``guards``, ``assumptions``), ``structure`` (nesting
     of the results), ``algorithm``, ``precision``, ``choices`` (the algorithms of the convolutions, by the instruction
-    set and the text of a problem), ``notes`` (texts by name; absent: none) and ``recorded``
-    (null or the graph before all passes, which is read when somebody asks for it).
+    set and the text of a problem), ``notes`` (texts by name; absent: none), ``sizes`` (null or the sizes by name that
+    it was compiled with) and ``recorded`` (null or the graph before all passes, which is read when somebody asks for
+    it).
     A value is ``[name, shape, type, layout]``, a node
     ``[operator, name, inputs, outputs, attributes]``; a size that follows from the input's is ``{"size": "h // 2"}``,
     an infinite number ``{"number": "inf"}``; lists stand for tuples. ``recorded`` has ``tensors``,
     the file's tensor by the name of a constant; ``added``, the tensors that are no constants of ``graph``; and
     ``graph``, JSON in zlib in base85: as above, with ``constants``, ``[type, shape]`` of those whose numbers nobody
     needs, and ``parameters``, how many trained parameters a constant or node holds.
+    ``native`` lists the tensors that ``native`` alone names.
 ``sha256``
-    of the text ``program``, then of every tensor in order of names: name, type, shape and bytes.
+    of the texts ``program``, ``native`` and ``checksum``, then of every tensor in order of names: name, type, shape and
+    bytes.
+``native``, ``checksum``
+    The steps for programs without Python, JSON whose fields ``run.native_plan`` writes and ``csrc/capi`` reads: plans
+    of steps, with whole numbers, or expressions of the input's sizes; or ``refused``, why there are none. The checksum
+    is the engine's, of the texts ``program`` and ``native``, and of every tensor in order of names: a line of name,
+    type and shape, and the bytes. Absent from a pickle, which Python alone reads.
 
-Before version 4 there was ``winners`` instead of ``choices``: measured algorithms, of an instruction set that is not
-named. Version 1 lacks ``precision`` (``algorithm`` is ``"fast"`` for ``"high"``) and ``recorded``, and some of its
-operators have other names and attributes (``first_version``).
+Before version 5 there was no ``native``. Before version 4 there was ``winners`` instead of ``choices``: measured
+algorithms, of an instruction set that is not named. Version 1 lacks ``precision`` (``algorithm`` is ``"fast"`` for
+``"high"``) and ``recorded``, and some of its operators have other names and attributes (``first_version``).
 
 The graph is stored after all passes, so loading reads, checks and plans, and needs neither PyTorch nor onnx. Nothing in
 the file is code: operators are names of rows, sizes are parsed by ``size``.
@@ -38,7 +45,7 @@ import json
 import math
 import re
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -55,12 +62,13 @@ from convoxel.graph.ir.size import Size
 from convoxel.graph.operators.table import OPERATORS, make_node, verify
 from convoxel.graph.passes import check_layouts
 from convoxel.graph.store.first_version import of_first_version
-from convoxel.graph.store.record import Origin, ProgramRecord, check_settings
-from convoxel.graph.store.tensor_file import TensorFile, Tensors, lay_out
+from convoxel.graph.store.record import NativePlans, Origin, ProgramRecord, check_settings
+from convoxel.graph.store.tensor_file import TensorFile, Tensors, lay_out, type_name
+from convoxel.native.checksum import checksum
 from convoxel.native.machine import instruction_set
 
 FORMAT = "convoxel-program"
-VERSION = 4
+VERSION = 5
 _LARGEST_BYTES = 64 * 2**20  # of a recorded graph's JSON: a hundred thousand nodes
 _BATCHES = re.compile(r"\b\d+x(?=(?:\d+x){3}\d+\b)")  # of shapes, which have five axes
 _KINDS = "biufcV"  # numbers; V are those that NumPy itself lacks
@@ -68,26 +76,28 @@ _KINDS = "biufcV"  # numbers; V are those that NumPy itself lacks
 Json = Any  # parsed text that nobody has checked yet
 
 
-def write_program(target: Target, program: ProgramRecord) -> None:
+def write_program(target: Target, program: ProgramRecord, native: Callable[[], NativePlans] | None = None) -> None:
     """Write a program into an open file, or to a path: an older file of that name is replaced only by a whole one.
+
+    ``native`` returns its steps for programs without Python.
 
     Raises:
         UnsupportedError: parts of it run in PyTorch.
         GraphError: the file cannot be written.
         ConfigError: the file's name does not end in .cvx.
     """
-    write_target("save", target, ".cvx", lambda: _parts(program), GraphError)
+    write_target("save", target, ".cvx", lambda: _parts(program, native), GraphError)
 
 
-def program_bytes(program: ProgramRecord) -> bytes:
+def program_bytes(program: ProgramRecord, native: Callable[[], NativePlans] | None = None) -> bytes:
     """Return the bytes of the file that ``write_program`` writes.
 
     Raises ``UnsupportedError`` if parts of the program run in PyTorch.
     """
-    return b"".join(_parts(program))
+    return b"".join(_parts(program, native))
 
 
-def _parts(program: ProgramRecord) -> list[bytes | memoryview]:
+def _parts(program: ProgramRecord, native: Callable[[], NativePlans] | None) -> list[bytes | memoryview]:
     """Return the parts of the file."""
     foreign = _foreign(program.graph)
     if foreign:
@@ -97,19 +107,26 @@ def _parts(program: ProgramRecord) -> list[bytes | memoryview]:
         )
     tensors = dict(program.graph.constants)
     recorded = program.recorded
-    content = {
+    content: JsonObject = {
         "graph": _graph(program.graph),
         "structure": _nested(program.structure),
         "algorithm": program.algorithm,
         "precision": program.precision,
         "choices": {name: dict(choices) for name, choices in program.choices.items()},
         "notes": dict(program.notes),
+        "sizes": None if program.sizes is None else dict(program.sizes),
         # Nodes that ran in PyTorch and that the passes removed leave a record that no file can hold.
         "recorded": None if recorded is None or _foreign(recorded) else _recorded(recorded, tensors),
     }
-    text = json.dumps(content, allow_nan=False, separators=(",", ":"))
-    metadata = {"format": FORMAT, "version": str(VERSION), "program": text, "sha256": _digest(text, tensors)}
-    return lay_out(tensors, metadata)
+    plans = None if native is None else native()
+    if plans is not None:
+        tensors |= plans.tensors
+        content["native"] = list(plans.tensors)
+    texts = {"program": json.dumps(content, allow_nan=False, separators=(",", ":"))}
+    if plans is not None:
+        texts["native"] = json.dumps(plans.content, allow_nan=False, separators=(",", ":"))
+        texts["checksum"] = str(_checksum([texts["program"], texts["native"]], tensors))
+    return lay_out(tensors, {"format": FORMAT, "version": str(VERSION), **texts, "sha256": _digest(texts, tensors)})
 
 
 def read_program(source: Path | Content) -> ProgramRecord:
@@ -129,10 +146,12 @@ def read_program(source: Path | Content) -> ProgramRecord:
             "Install the newer Convoxel that wrote it."
         )
     text = metadata.get("program", "")
-    if _digest(text, tensors, file.give_back) != metadata.get("sha256"):
+    if _digest(metadata, tensors, file.give_back) != metadata.get("sha256"):
         raise GraphError(f"load: {path} is damaged: its checksum is another. Save or copy the program again.")
     try:
         content = json.loads(text)
+        for name in content.get("native", ()):
+            del tensors[name]
         origin = _read_recorded(content.get("recorded"), tensors)
         graph = _read_graph(content["graph"], tensors, int(version))
         structure = _structure(content["structure"], len(graph.outputs))
@@ -144,12 +163,14 @@ def read_program(source: Path | Content) -> ProgramRecord:
         check_settings("load", precision=precision)
         choices = _read_choices(content, int(version))
         notes = {str(name): str(text) for name, text in content.get("notes", {}).items()}
+        known = content.get("sizes")
+        sizes = None if known is None else {str(name): int(size) for name, size in known.items()}
     except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as reason:
         raise GraphError(f"load: {path} holds no valid program ({reason}). Save the program again.") from reason
     file.check()  # what was read above was whole
     graph = graph.replace(constants=file.guard(graph.constants))
     mapped = file if file.is_mapped else None
-    return ProgramRecord(graph, structure, origin, algorithm, precision, choices, mapped, notes)
+    return ProgramRecord(graph, structure, origin, algorithm, precision, choices, mapped, notes, sizes)
 
 
 def _foreign(graph: Graph) -> list[str]:
@@ -157,14 +178,25 @@ def _foreign(graph: Graph) -> list[str]:
     return [f"{node.name} ({node['label']})" for node in graph.nodes if node.operator == "torch_call"]
 
 
-def _digest(text: str, tensors: Mapping[str, Array], after_each: Callable[[], None] = lambda: None) -> str:
-    digest = hashlib.sha256(text.encode())
+def _digest(
+    texts: Mapping[str, str], tensors: Mapping[str, Array], after_each: Callable[[], None] = lambda: None
+) -> str:
+    digest = hashlib.sha256("".join(texts.get(name, "") for name in ("program", "native", "checksum")).encode())
     for name in sorted(tensors):
         array = tensors[name]
         digest.update(f"{name}\n{array.dtype}\n{list(array.shape)}\n".encode())
         digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
         after_each()
     return digest.hexdigest()
+
+
+def _checksum(texts: Sequence[str], tensors: Mapping[str, Array]) -> int:
+    areas: list[bytes | memoryview] = [text.encode() for text in texts]
+    for name, array in sorted(tensors.items()):
+        extents = "".join(f"{extent}," for extent in array.shape)
+        areas.append(f"{name}\n{type_name(array)}\n{extents}".encode())
+        areas.append(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return checksum([np.frombuffer(area, np.uint8) for area in areas])
 
 
 # ---- to JSON ---------------------------------------------------------------------------------------------

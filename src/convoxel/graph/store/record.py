@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from convoxel.errors import ConfigError
 from convoxel.files.fault import brief
+from convoxel.files.values import Array, JsonObject
 from convoxel.fork import cached_property
 from convoxel.graph.ir.graph import Graph
 from convoxel.graph.ir.pytree import Structure
@@ -45,6 +46,7 @@ class ProgramRecord:
             (``native.Plan.choices``). They were made for the sizes that the program was compiled with, by the rule or
             by measuring, and are used where ``algorithm`` and ``precision`` allow them.
         file: the file in which large constants lie, None if all are in memory.
+        sizes: the sizes by name that the program was compiled with, if any.
         notes: texts by name that whoever saved the program wants to read again.
     """
 
@@ -56,6 +58,7 @@ class ProgramRecord:
     choices: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     file: TensorFile | None = None
     notes: Mapping[str, str] = field(default_factory=dict)
+    sizes: Mapping[str, int] | None = None
 
     @property
     def recorded(self) -> Graph | None:
@@ -66,6 +69,19 @@ class ProgramRecord:
     def chosen(self) -> Mapping[str, str]:
         """``choices`` for the instruction set in use."""
         return self.choices.get(instruction_set(), {})
+
+
+@dataclass(frozen=True)
+class NativePlans:
+    """The steps of a program that a file holds for programs without Python.
+
+    Attributes:
+        content: becomes a JSON text.
+        tensors: arrays that ``content`` names and that are no constants of the graph.
+    """
+
+    content: JsonObject
+    tensors: Mapping[str, Array] = field(default_factory=dict)
 
 
 def check_settings(where: str, threads: object = None, precision: object = None, algorithm: object = "auto") -> None:

@@ -47,15 +47,20 @@ def lay_out(tensors: Mapping[str, Array], metadata: Mapping[str, str]) -> list[b
     ordered = sorted(tensors.items(), key=lambda item: (-item[1].itemsize, item[0]))
     begin = 0
     for name, array in ordered:
-        if array.dtype.name not in _TYPES:
-            raise UnsupportedError(f"save: constant {name} is {array.dtype}, which the format cannot hold")
         end = begin + array.nbytes
-        header[name] = {"dtype": _TYPES[array.dtype.name], "shape": array.shape, "data_offsets": [begin, end]}
+        header[name] = {"dtype": type_name(array, name), "shape": array.shape, "data_offsets": [begin, end]}
         begin = end
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     arrays = [np.ascontiguousarray(array).reshape(-1).view(np.uint8).data for _, array in ordered]
     return [len(text).to_bytes(8, "little"), text, *arrays]
+
+
+def type_name(array: Array, name: str = "") -> str:
+    """Return the type of an array as the format spells it; raises ``UnsupportedError`` if it has none."""
+    if array.dtype.name not in _TYPES:
+        raise UnsupportedError(f"save: constant {name} is {array.dtype}, which the format cannot hold")
+    return _TYPES[array.dtype.name]
 
 
 class _Tensors(Mapping[str, Array]):
