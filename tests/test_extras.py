@@ -138,6 +138,10 @@ for use in (
         use()
     except (cx.UnsupportedError, cx.ConfigError) as error:
         print(error)
+try:
+    from convoxel import nn
+except ImportError:  # as where the package itself is missing
+    pass
 """
 
 

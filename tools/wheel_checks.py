@@ -24,7 +24,7 @@ ABSENT = ("torch", "onnx", "monai", "nibabel", "PIL", "starlette", "resvg_py", "
 COMMANDS = (
     "--version", "--help", "info --json", "size output 224 k7s2p3 pool3s2p1 k3x4 --json",
     "draw conv --size 5x5 --kernel 3 --stride 2 --padding same --svg conv.svg",
-    "draw pool --size 4x4 --kernel 2 --svg pool.svg", "draw norm --w 2;1 --bound 2 --svg norm.svg",
+    "draw pool --size 4x4 --kernel 2 --svg pool.svg",
     "draw channels --in 3 --out 5 --way plain --way depthwise_separable --svg channels.svg",
     "draw layout --channels 3 --size 2x3 --svg layout.svg",
     "run net.cvx --input x.npy --output out.npy --json", "describe net.cvx --shape 2,3,20,18 --json",

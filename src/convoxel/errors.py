@@ -3,6 +3,7 @@
 ConvoxelError
 ├── ShapeError        a size, rank or channel count that does not fit          (ValueError)
 ├── UnsupportedError  a correct request that Convoxel cannot serve (yet)       (NotImplementedError)
+│   └── MissingPackageError  a package of an extra that is not installed  (ModuleNotFoundError)
 ├── GraphError        a network that cannot be read as a graph                 (ValueError)
 ├── DataError         an input file, label or folder that cannot be used       (ValueError)
 │   └── WriteError    a result that cannot be written, whatever the input      (ValueError)
@@ -27,6 +28,7 @@ __all__ = [
     "ConvoxelError",
     "DataError",
     "GraphError",
+    "MissingPackageError",
     "ShapeError",
     "UnsupportedError",
     "WriteError",
@@ -46,6 +48,10 @@ class ShapeError(ConvoxelError, ValueError):
 
 class UnsupportedError(ConvoxelError, NotImplementedError):
     """The request is correct but beyond what Convoxel (or the forced algorithm) can do."""
+
+
+class MissingPackageError(UnsupportedError, ModuleNotFoundError):
+    """A package that an extra of Convoxel brings is not installed; code that looks for ``ImportError`` finds it."""
 
 
 class GraphError(ConvoxelError, ValueError):

@@ -24,7 +24,7 @@ from types import FrameType, FunctionType
 from typing import Any
 
 from convoxel.annotation import argument_types, expected, fits, is_plain, settled
-from convoxel.errors import ConfigError, ConvoxelError, DataError, ShapeError, UnsupportedError
+from convoxel.errors import ConfigError, ConvoxelError, DataError, MissingPackageError, ShapeError, UnsupportedError
 from convoxel.files.fault import brief
 
 __all__ = ["explained", "lacking", "open_face"]
@@ -147,7 +147,7 @@ def _explained(function: _Function, module: str) -> _Function:
             raise
         except Exception as error:
             if isinstance(error, ModuleNotFoundError) and (advice := lacking(error)):
-                raise UnsupportedError(f"{function.__name__}: {advice}") from error
+                raise MissingPackageError(f"{function.__name__}: {advice}") from error
             bound = _bound(function, arguments, named)
             try:
                 explanation = _misfit(function, module, bound, plainly=True) or _context(function, bound, error)

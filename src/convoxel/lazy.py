@@ -8,7 +8,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
-from convoxel.errors import UnsupportedError
+from convoxel.errors import MissingPackageError
 from convoxel.face import explained, lacking
 from convoxel.fork import forks_wait
 
@@ -38,11 +38,11 @@ def lazy_names(
                 value = import_module(f"{home}.{name}") if home == package else getattr(import_module(home), name)
         except ModuleNotFoundError as error:
             if not needs and (advice := lacking(error)):
-                raise UnsupportedError(f"{package}.{name}: {advice}") from error
+                raise MissingPackageError(f"{package}.{name}: {advice}") from error
             if not needs or error.name is None or error.name.startswith("convoxel"):
                 raise
             extra = package.rpartition(".")[2]
-            raise UnsupportedError(f"{needs} {error.name}: pip install 'convoxel[{extra}]'.") from error
+            raise MissingPackageError(f"{needs} {error.name}: pip install 'convoxel[{extra}]'.") from error
         setattr(sys.modules[package], name, value)
         # Those of modules that came along, too: a function may return what nobody has asked for by its name.
         for other, home in home_of.items():
@@ -66,4 +66,4 @@ class LazyModule(ModuleType):
             with forks_wait():
                 return getattr(import_module(self.__name__), name)
         except ModuleNotFoundError as error:
-            raise UnsupportedError(lacking(error) or str(error)) from error
+            raise MissingPackageError(lacking(error) or str(error)) from error
