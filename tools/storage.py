@@ -190,7 +190,7 @@ def resampled(
         own = np.linalg.norm(affine[:3, :3], axis=0)
         coarse, truth = regrid(image, own, spacing, _SPLINES), regrid(label, own, spacing, (0, 0, 0))
         maps = {"ours": judge.predict(coarse, np.diag([*spacing, 1.0]))}
-        for inwards, way in {orders: "same orders", _SPLINES: "splines alone"}.items():
+        for inwards, way in {_SPLINES: "splines alone", tuple(orders): "same orders"}.items():
             scores = judge.scores(regrid(coarse, spacing, target, inwards), target)
             back = [regrid(each, target, spacing, (1, 1, 1), coarse.shape) for each in scores]
             maps[f"SimpleITK, {way}, scores back"] = np.argmax(back, axis=0)
