@@ -105,7 +105,8 @@ def test_every_command_has_a_page_with_its_options() -> None:
         page = render_command(name, command)
         assert page.startswith(f"# convoxel {name}\n")
         assert "```sh\nconvoxel " in page, f"{name} shows no example"
-    assert "`--input PATH`" in render_command("predict", find_commands()["predict"])
+    page = render_command("predict", find_commands()["predict"])
+    assert "`--input PATH`" in page and "| `--engine convoxel|torch` |" in page
 
 
 def test_the_readme_is_short_and_says_what_was_measured() -> None:

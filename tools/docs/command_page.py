@@ -50,7 +50,7 @@ def _names(parameter: Any) -> str:
     if parameter.is_flag:
         return "<br>".join(f"`{word}`" for word in words)
     value = parameter.metavar or _kind(parameter)
-    return "<br>".join(f"`{word} {value}`".replace("|", "\\|") for word in words)
+    return "<br>".join(f"`{word} {value}`" for word in words)  # a bar within code separates no cells
 
 
 def _kind(parameter: Any) -> str:
@@ -94,4 +94,4 @@ def _escape(text: str) -> str:
 
 
 def _cell(text: str) -> str:
-    return _escape(text).replace("|", "\\|")
+    return re.sub(r"\|(?=[^`]*(?:`[^`]*`[^`]*)*$)", r"\\|", _escape(text))
