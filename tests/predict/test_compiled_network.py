@@ -9,17 +9,21 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import nibabel
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from torch import nn
 
+import convoxel as cx
 from convoxel.cli import main
 from convoxel.errors import ConfigError, ConvoxelError
 from convoxel.graph.compile import compile as compile_model
 from convoxel.graph.quantise import Quantisation
+from convoxel.interchange import export_network
 from convoxel.predict import compiled_network, torch_network
 from convoxel.train import TrainConfig, fit, load_model, run_quantisation
 from convoxel.train.checkpoint import Store
@@ -238,3 +242,20 @@ def test_other_networks_are_quantised_with_inputs_from_a_file(
     assert main(["run", str(tmp_path / "q.cvx"), "--input", str(tmp_path / "x.npy")]) == 2
     assert main(["quantise", words[0], "--output", words[-1]]) == 2
     assert "--data" in capsys.readouterr().err
+
+
+def test_a_run_is_exported_with_what_its_numbers_mean(trained: Path, tmp_path: Path) -> None:
+    found = export_network(str(trained), tmp_path / "net.onnx")
+    model = load_model(trained)
+    assert found.inputs == {"x": ("n", 1, "d", "h", "w")} and found.outputs == {"output": ("n", 2, "d", "h", "w")}
+    told = {name.removeprefix("convoxel."): json.loads(text) for name, text in found.metadata.items()}
+    assert told["task"] == "segment" and told["patch"] == [8, 8, 8] and told["spacing_mm"] == [1.0, 1.0, 1.0]
+    assert told["classes"] == told["outputs"] == list(model.data.classes) and told["channels"] == 1
+    assert told["normalisation"] == json.loads(json.dumps(dataclasses.asdict(model.data.normalisation)))
+    run: Any = cx.load(tmp_path / "net.onnx")
+    with torch.no_grad():
+        expected = model.network(torch.from_numpy(TILES)).numpy()
+    assert np.isfinite(expected).all()
+    np.testing.assert_allclose(run(TILES), expected, rtol=1e-4, atol=1e-4)
+    with pytest.raises(ConfigError, match=r"export: net\.cvx ends in '\.cvx'; expected \.onnx"):
+        export_network(str(trained), "net.cvx")
