@@ -124,6 +124,14 @@ def test_bad_override_is_refused(assignment: str, words: str) -> None:
         build(levels=3).override([assignment])
 
 
+def test_a_patch_is_read_from_texts_and_lists() -> None:
+    for given in ("8,16,24", "8 × 16 × 24", "(8, 16, 24)", [8, 16, 24], "8x16x24"):
+        assert build(patch=given).patch == (8, 16, 24)
+    for wrong in ("", "eight", "8,-1", "1.5,2", "1,2,3,4", "9" * 100):
+        with pytest.raises(ConfigError, match="patch"):
+            build(patch=wrong)
+
+
 def test_difference_counts_only_what_was_stated() -> None:
     stored = plan_run(build(seed=7, epochs=2), dims=3, channels=1, sizes=[(32, 32, 32)]).config
     assert build().difference(stored) == []

@@ -84,6 +84,17 @@ def test_the_smallest_size_of_unlike_axes_is_enough_for_instance_normalisation()
         assert net(torch.zeros(2, 1, *least)).isfinite().all() and least == ((2 if norm == "instance" else 1), 4, 4)
 
 
+def test_the_plan_says_how_many_dimensions_and_why() -> None:
+    assert (
+        planned((24, 64, 64), (3.6, 0.6, 0.6))
+        .reasons["slices"]
+        .startswith("3-D: the shortest axis of the median image has 24 slices, 3.6 mm apart; slices=3 makes it 2.5-D")
+    )
+    sliced = planned((24, 64, 64), (3.6, 0.6, 0.6), slices=3)
+    assert "slices" not in sliced.reasons and sliced.config.slice_axis == 0 and sliced.config.model_options == {}
+    assert "slices" not in planned((64, 64)).reasons
+
+
 def test_stated_entries_hold_and_say_so() -> None:
     run = planned((24, 320, 320), (3.6, 0.6, 0.6), levels=2, width=4, batch_size=3, normalise="dataset")
     assert (run.config.levels, run.config.model_options, run.config.batch_size) == (2, {}, 3)
@@ -238,6 +249,6 @@ def test_a_plan_is_what_training_does_and_can_be_edited(tmp_path: Path, capsys: 
 
 def test_a_plan_refuses_what_training_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = write_volumes(tmp_path / "data", 3)
-    assert main(["plan", "segment", "--data", str(data), "--patch", "[8,8]"]) == 2
+    assert main(["plan", "segment", "--data", str(data), "--patch", "8,8"]) == 2
     assert "patch: got 2 sizes" in capsys.readouterr().err
     assert main(["plan", "segment"]) == 2 and "--data" in capsys.readouterr().err

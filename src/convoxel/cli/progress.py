@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 _LINE_S, _FIRST_S, _LATER_S = 15.0, 5.0, 20.0
 # Reading small data, or refusing wrong data, takes less and needs no announcement.
 _PATIENCE_S = 2.0
+# Less of the time waiting for samples is no news.
+_WAITS = 0.05
 # Narrower screens keep what matters: bar, loss, metric, speed and time left.
 _WIDE = 110
 _WORDS = {"prepare": "reading data", "train": "training", "validate": "validating", "evaluate": "evaluating",
@@ -156,6 +158,8 @@ class Meter(_Display):
             found.append(f"{moment.metric_name} {number(moment.metric, 3)}")
         if moment.samples_per_s is not None:
             found.append(f"{moment.samples_per_s:.1f} samples/s")
+        if moment.waiting is not None and moment.waiting >= _WAITS:
+            found.append(f"{moment.waiting:.0%} of it waiting for data")
         if moment.time_left_s is not None and moment.phase in ("train", "validate", "predict"):
             found.append(f"{duration(moment.time_left_s)} left")
         return found

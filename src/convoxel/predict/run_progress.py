@@ -21,6 +21,7 @@ class Progress:
         metric: last mean validation metric (Dice or accuracy, 0 … 1); None before the first validation.
         metric_name: its name in short, "Dice", "accuracy" or "mean AUC"; "metric" before the data are known.
         samples_per_s: samples (or patches) trained per second, averaged over this epoch.
+        waiting: share of the time of training, 0 … 1, in which the network waited for samples, over this epoch.
         time_left_s: estimated seconds until training, or the prediction of all images, ends; None before it can be
             estimated.
     """
@@ -34,6 +35,7 @@ class Progress:
     metric: float | None = None
     metric_name: str = "metric"
     samples_per_s: float | None = None
+    waiting: float | None = None
     time_left_s: float | None = None
 
 

@@ -318,6 +318,16 @@ class TrainConfig(Entries):
         _check_json("", value)
         return value
 
+    @field_validator("patch", mode="before")
+    @classmethod
+    def _check_patch(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        sides = re.findall(r"\d+", value)
+        if len(value) > 99 or not 1 <= len(sides) <= 3 or re.sub(r"[\d,x×\s]", "", value.strip("() ")):
+            raise ValueError("give 1 to 3 sizes in voxels, such as 48,48,48")
+        return sides
+
     @field_validator("spacing", mode="before")
     @classmethod
     def _check_spacing(cls, value: object) -> object:

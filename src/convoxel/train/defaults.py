@@ -16,6 +16,7 @@ import torch
 from convoxel import models
 from convoxel.data.image_header import Spacing
 from convoxel.errors import ConfigError, ShapeError
+from convoxel.files.fault import plural
 from convoxel.files.values import JsonObject
 from convoxel.predict.device import choose_device
 from convoxel.predict.loss_terms import choose_loss
@@ -149,6 +150,14 @@ def _plan_model(
     name = config.model or ("unet" if segment else "course_vgg")
     known = models.entry(name).options
     chosen: JsonObject = {"model": name}
+    if dims == 3 and segment:
+        median = _median(sizes)
+        axis = median.index(min(median))
+        far = "" if spacing_mm is None else f", {spacing_mm[axis]:.4g} mm apart"
+        reasons["slices"] = (
+            f"3-D: the shortest axis of the median image has {plural(median[axis], 'slice')}{far}; slices=3 makes it "
+            "2.5-D, which sees one neighbour at either side and no more"
+        )
     reasons["model"] = "stated" if config.model else f"the usual network to {config.task}"
     if {"levels", "strides", "kernels"} <= known.keys():
         chosen.update(_plan_pooling(config, name, known["levels"], dims, sizes, spacing_mm, reasons))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -209,6 +210,7 @@ class Clock:
     validated_s: float = 0.0
     epoch_begun: float = field(default_factory=lambda: now())
     epoch_samples: int = 0
+    waited_s: float = 0.0
 
     def __post_init__(self) -> None:
         history = self.run.state.history
@@ -237,7 +239,15 @@ class Clock:
         state.fraction = max(state.fraction, fraction)
 
     def begin_epoch(self) -> None:
-        self.epoch_begun, self.epoch_samples = now(), 0
+        self.epoch_begun, self.epoch_samples, self.waited_s = now(), 0, 0.0
+
+    def timed(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """Yield batches, and count the time for which the network waits for each."""
+        while True:
+            begun_s = time.perf_counter()  # it limits nothing, unlike ``now``
+            batch = next(batches)
+            self.waited_s += time.perf_counter() - begun_s
+            yield batch
 
     def speed(self) -> float:
         """Return the samples per second since the epoch began."""
@@ -254,6 +264,7 @@ class Clock:
             left_s = max(0.0, 60.0 * config.minutes - state.prepared_s - state.elapsed_s)
         elif state.fraction > 0:
             left_s = state.elapsed_s / state.fraction * (1.0 - state.fraction)
+        speed = self.speed() if self.epoch_samples else None
         self.on_progress(
             Progress(
                 epoch=-(-state.step // (config.steps_per_epoch or 1)),
@@ -263,7 +274,8 @@ class Clock:
                 loss=state.mean_loss,
                 metric=state.metric,
                 metric_name=self.metric_name.replace("mean Dice", "Dice"),
-                samples_per_s=self.speed() if self.epoch_samples else None,
+                samples_per_s=speed,
+                waiting=None if speed is None else min(1.0, self.waited_s * speed / self.epoch_samples),
                 time_left_s=0.0 if phase in ("evaluate", "done") else left_s,
                 phase=phase,
             )
@@ -279,6 +291,7 @@ def _train(run: TrainingRun, batches: Iterator[Batch], clock: Clock, interrupt: 
     config, state = run.config, run.state
     criterion, losses = build_step_loss(config, run.facts), LossWatch()
     clock.advance()
+    batches = clock.timed(batches)
     while True:
         done, due = _decide(run, clock, interrupt)
         if interrupt.received is not None:

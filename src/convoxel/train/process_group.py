@@ -19,6 +19,8 @@ from typing import Any
 
 import torch
 from torch import distributed, nn
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 from convoxel.data import Split
 from convoxel.errors import ConfigError, ConvoxelError
@@ -265,7 +267,11 @@ def open_processes(config: TrainConfig) -> Iterator[Processes]:
     with _told_of(Path(config.output), processes), warnings.catch_warnings():
         # Of 1-wide convolutions, whose layout has two names; nothing is copied for them.
         warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
-        distributed.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo", timeout=_PATIENCE)
+        # A store may outlive the processes, with their addresses in it: those that torchrun starts anew have their own.
+        store, rank, _ = next(rendezvous("env://", timeout=_PATIENCE))
+        own = PrefixStore(f"convoxel {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+        backend = "cpu:gloo,cuda:nccl" if gpus else "gloo"
+        distributed.init_process_group(backend, store=own, rank=rank, world_size=count, timeout=_PATIENCE)
         try:
             yield processes
         finally:

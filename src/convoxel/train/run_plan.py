@@ -97,6 +97,7 @@ def describe_plan(
         ("geometry", f"{facts.rule}: {reasons['spacing']}"),
         ("network", _network(config, network) + _why(reasons, "levels", "width")),
         *([] if config.slices is None else [("slices", _slices(config, facts))]),
+        *([("dimensions", reasons["slices"])] if config.slices is None and "slices" in reasons else []),
         ("patch" if segment else "input", _times(config.patch or ()) + _why(reasons, "patch")),
         ("batch", _batch(config, things) + _why(reasons, "batch_size")),
         *([] if "memory" not in reasons else [("memory", reasons["memory"])]),
