@@ -20,7 +20,7 @@ from convoxel.train.run_plan import RunPlan
 from convoxel.train.training_run import plan_training
 
 _WIDE = 110
-_MACHINE = frozenset({"output", "threads", "num_workers", "device", "precision", "channels_last", "compile"})
+_MACHINE = frozenset({"output", "threads", "num_workers", "device", "precision", "channels_last", "compile", "engine"})
 
 
 @dataclass(frozen=True)
