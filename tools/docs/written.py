@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 import shutil
 from pathlib import Path
+from textwrap import indent
 
 from tools.docs.page import PAGES, Block, split_page
 from tools.docs.session import Outcome, Session
 
 __all__ = ["run_page", "write_page"]
 
+_FOLDED = 24  # more printed lines than these are folded
 _PICTURE = re.compile(r"!\[([^\]]*)\]\(([^):]+)\)")
 
 
@@ -72,7 +74,10 @@ def write_page(path: Path, parts: list[str | tuple[Block, Outcome | None]], targ
             shown = found.text.split("\n")
             if block.first is not None and len(shown) > block.first:
                 shown = [*shown[: block.first], "…"]
-            lines.append("\n```{ .text .printed }\n" + "\n".join(shown) + "\n```\n")
+            fence = "```{ .text .printed }\n" + "\n".join(shown) + "\n```\n"
+            if len(shown) > _FOLDED and block.first is None:
+                fence = f'??? quote "{len(shown)} lines printed"\n\n{indent(fence, "    ")}'
+            lines.append(f"\n{fence}")
         for file, text in found.pictures:
             lines.append(f"\n![{_plain(text)}]({keep(folder / file)})\n")
     page.write_text("".join(lines), encoding="utf-8")
