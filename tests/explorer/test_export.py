@@ -13,9 +13,8 @@ import pytest
 from convoxel.errors import ConfigError
 from convoxel.explorer.export import export
 from convoxel.explorer.network_view import VIEW as NETWORK
-from convoxel.explorer.pages import plain
 from convoxel.explorer.session import Session
-from convoxel.explorer.view import KeptPage, Query, View
+from convoxel.explorer.view import KeptPage, Query, View, plain
 
 
 def answers(page: str) -> dict[str, Any]:

@@ -18,9 +18,8 @@ from convoxel.cli import main
 from convoxel.errors import ConfigError
 from convoxel.explorer import fields_view, opened_image
 from convoxel.explorer.image_frame import open_frame
-from convoxel.explorer.pages import plain
 from convoxel.explorer.session import ForbiddenPath, Session
-from convoxel.explorer.view import Answer, Picture, Query
+from convoxel.explorer.view import Answer, Picture, Query, plain
 from convoxel.files.progress import listening
 from convoxel.inspect import effective_field
 

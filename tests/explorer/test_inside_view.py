@@ -16,9 +16,8 @@ from convoxel.errors import ConfigError
 from convoxel.explorer import inside_view
 from convoxel.explorer.feature_sheet import GAP, Sheet, coloured, draw_tile, join_tiles
 from convoxel.explorer.image_frame import open_frame
-from convoxel.explorer.pages import plain
 from convoxel.explorer.session import Session
-from convoxel.explorer.view import Answer, Picture, Query
+from convoxel.explorer.view import Answer, Picture, Query, plain
 
 WORDS = {
     "picture": [("net", "unet"), ("set", "levels=1"), ("set", "width=6"), ("image", "pattern-2d")],

@@ -13,9 +13,8 @@ from convoxel import reference
 from convoxel.cli import main
 from convoxel.errors import ConfigError, ConvoxelError, ShapeError
 from convoxel.explorer import layer_view
-from convoxel.explorer.pages import plain
 from convoxel.explorer.session import Session
-from convoxel.explorer.view import Query
+from convoxel.explorer.view import Query, plain
 
 LAYERS: list[dict[str, str]] = [
     {"size": "7x7", "kernel": "3", "stride": "2", "padding": "same"},

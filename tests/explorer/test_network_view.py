@@ -11,9 +11,8 @@ import pytest
 from convoxel.cli import main
 from convoxel.errors import ConfigError
 from convoxel.explorer import network_view
-from convoxel.explorer.pages import plain
 from convoxel.explorer.session import ForbiddenPath, Session
-from convoxel.explorer.view import Answer, Query
+from convoxel.explorer.view import Answer, Query, plain
 
 Words = list[tuple[str, str]]
 NETS: list[Words] = [

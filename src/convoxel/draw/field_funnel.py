@@ -9,15 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from convoxel.arithmetic import Field, parse_chain
 from convoxel.draw.caption import EDGE, heading, legend
 from convoxel.draw.figure import Figure, beside
 from convoxel.draw.letter import fit, text_width
-from convoxel.draw.network_outline import Model, outline, subject
 from convoxel.draw.scene import Box, Disc, Line, Look, Shape, Words
 from convoxel.errors import ConfigError
+
+if TYPE_CHECKING:
+    from convoxel.draw.network_outline import Model
 
 _ROW, _BAR, _PLOT, _WIDEST = 27.0, 13.0, 470.0, 220.0
 _MOST_UNITS = 160
@@ -62,6 +64,8 @@ def funnel(model: Model, shape: Sequence[int] | None = None, *, axis: int = -1, 
     >>> funnel("resnet18", (1, 3, 64, 64), depth=1).title
     'resnet18: receptive fields along the width of 64'
     """
+    from convoxel.draw.network_outline import outline, subject
+
     of = subject(model, shape)
     count = len(of.size)
     if not -count <= axis < count:

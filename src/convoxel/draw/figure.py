@@ -15,8 +15,6 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from convoxel.draw.letter import text_width
 from convoxel.draw.motion import changes
 from convoxel.draw.pixels import render
@@ -24,13 +22,15 @@ from convoxel.draw.scene import Group, Look, Point, Scene, Words
 from convoxel.draw.svg import write
 from convoxel.errors import ConfigError, check_choice
 from convoxel.files.atomic import write_bytes
-from convoxel.files.values import JsonObject
 from convoxel.lazy import LazyModule
 
 if TYPE_CHECKING:
+    import numpy as np
     from PIL import Image
+
+    from convoxel.files.values import JsonObject
 else:
-    Image = LazyModule("PIL.Image")
+    np, Image = LazyModule("numpy"), LazyModule("PIL.Image")
 
 _THEMES = {"auto": "light dark", "light": "light", "dark": "dark", "page": "light dark"}
 _ENDINGS = (".svg", ".png", ".gif", ".html")

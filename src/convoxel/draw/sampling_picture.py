@@ -19,7 +19,7 @@ from convoxel.arithmetic.window import Pair
 from convoxel.draw.board import CELL, DONE, PADDING, TAP, Board, Frame, Grid, Place, joined, small_numbers
 from convoxel.draw.figure import Figure
 from convoxel.draw.quantity import sizes, spelled
-from convoxel.draw.scan import Scan, each_axis
+from convoxel.draw.scan import Scan, each_axis, pooled
 from convoxel.errors import ConfigError, ShapeError, check_choice
 from convoxel.files.values import Array
 
@@ -65,7 +65,8 @@ def pool(
     check_choice("kind", kind, POOLS)
     scan, given = pool_scan(size, kernel, stride, padding, dilation, ceil)
     values = given_values("pool", x, scan.size)
-    result = pool_values(scan, given, values, kind, count_include_pad)
+    by_place = {place: values[place] for place in np.ndindex(scan.size)}
+    result = np.array([*pooled(scan, given, by_place, kind, count_include_pad).values()]).reshape(scan.output)
     first = tuple(-max(track.p[0], 0) for track in scan.tracks)
     grids = [
         Grid(f"input {sizes(scan.size)}", _padded(values, [track.p for track in scan.tracks]), first=first),
@@ -122,24 +123,6 @@ def pool_scan(
             for i, wide, step, apart, o, (before, after) in zip(lengths, k, s, d, outputs, given, strict=True)
         )
     return Scan.of(lengths, k, s, pairs, d), given
-
-
-def pool_values(scan: Scan, given: Sequence[Pair], x: Array, kind: str, count_include_pad: bool = True) -> Array:
-    """Return the largest values or the means of the windows; a mean counts the padding ``given`` if asked for."""
-    result = np.empty(scan.output)
-    for output in scan.outputs():
-        read = [x[source] for _, source in scan.reads(output)]
-        if kind == "max":
-            result[output] = max(read, default=-math.inf)
-            continue
-        count = len(read)
-        if count_include_pad:  # zeros of the padding count, but not what rounding up adds
-            count = math.prod(
-                sum(t.start(o) + t.d * slot < t.i + after for slot in range(t.k))
-                for t, o, (_, after) in zip(scan.tracks, output, given, strict=True)
-            )
-        result[output] = sum(read) / count if count else math.nan
-    return result
 
 
 def unpool(

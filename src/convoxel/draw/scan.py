@@ -12,12 +12,14 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 from convoxel.arithmetic import conv_size, resolve_padding, resolve_transposed, transposed_padding, transposed_size
 from convoxel.arithmetic.window import Pair
 from convoxel.draw.quantity import sizes
 from convoxel.errors import ConfigError, ConvoxelError, ShapeError, check_choice
 
+Numbers: TypeAlias = "Mapping[Position, Any]"
 KINDS = ("correlation", "convolution", "transposed")
 # Content of the padding, in PyTorch's words: nothing, or copies of inputs.
 BORDERS = ("zeros", "reflect", "replicate", "circular")
@@ -260,3 +262,28 @@ def each_axis(name: str, value: int | Sequence[int], axes: int, least: int = 1) 
     if len(values) != axes or min(values) < least:
         raise ConfigError(f"{name}: got {values}; expected one number for all axes, or {axes}, each at least {least}.")
     return values
+
+
+def correlate(scan: Scan, x: Numbers, w: Numbers) -> dict[Position, Any]:
+    """Return the outputs of a layer by their positions: the sums of the products that they read."""
+    return {output: sum(x[source] * w[weight] for weight, source in scan.reads(output)) for output in scan.outputs()}
+
+
+def pooled(
+    scan: Scan, given: Sequence[Pair], x: Numbers, kind: str, count_include_pad: bool = True
+) -> dict[Position, float]:
+    """Return the largest values or the means of the windows; a mean counts the padding ``given`` if asked for."""
+    result = {}
+    for output in scan.outputs():
+        read = [x[source] for _, source in scan.reads(output)]
+        if kind == "max":
+            result[output] = max(read, default=-math.inf)
+            continue
+        count = len(read)
+        if count_include_pad:  # zeros of the padding count, but not what rounding up adds
+            count = math.prod(
+                sum(t.start(o) + t.d * slot < t.i + after for slot in range(t.k))
+                for t, o, (_, after) in zip(scan.tracks, output, given, strict=True)
+            )
+        result[output] = sum(read) / count if count else math.nan
+    return result

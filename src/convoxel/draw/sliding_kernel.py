@@ -8,20 +8,23 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
-from numpy.typing import ArrayLike
+from typing import TYPE_CHECKING, Any
 
 from convoxel.draw.caption import EDGE, heading, legend
 from convoxel.draw.figure import Figure
 from convoxel.draw.quantity import sizes, spelled
-from convoxel.draw.scan import Position, Scan, Track
+from convoxel.draw.scan import Numbers, Position, Scan, Track, correlate
 from convoxel.draw.scene import Box, Group, Line, Look, Point, Shape, Words
 from convoxel.errors import ConfigError, ShapeError
-from convoxel.files.values import Array
+from convoxel.lazy import LazyModule
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import ArrayLike
+else:
+    np = LazyModule("numpy")
 
 _MOST_STEPS, _MOST_CELLS = 400, 1600
 _GAP = 4.0  # between cells
@@ -89,7 +92,7 @@ def conv(
     (9, 'Correlation, kernel 3 × 3, stride 2, padding 1')
     """
     scan = Scan.of(size, kernel, stride, padding, dilation, kind=kind, output_padding=output_padding, border=border)
-    cells = int(np.prod([track.length + max(track.around[0], 0) + max(track.around[1], 0) for track in scan.tracks]))
+    cells = math.prod(track.length + max(track.around[0], 0) + max(track.around[1], 0) for track in scan.tracks)
     if scan.steps() > _MOST_STEPS or cells > _MOST_CELLS:
         raise ConfigError(
             f"conv: {scan.steps()} outputs over {cells} cells are too many to watch; up to {_MOST_STEPS} outputs and "
@@ -105,32 +108,38 @@ def conv(
 
 @dataclass(frozen=True)
 class ScanValues:
-    """Numbers of input, kernel and output."""
+    """Numbers of input, kernel and output by their positions."""
 
-    x: Array
-    w: Array
-    y: Array
+    x: Numbers
+    w: Numbers
+    y: Numbers
 
     @classmethod
-    def of(cls, scan: Scan, x: ArrayLike | None, w: ArrayLike | None) -> ScanValues:
-        inputs = _shaped("x", x, scan.size, (5, 0, 11))
-        weights = _shaped("w", w, scan.kernel, (5, 1, 7))
-        outputs = np.zeros(scan.output, np.result_type(inputs, weights, np.int64))
-        for output in scan.outputs():
-            for weight, source in scan.reads(output):
-                outputs[output] += inputs[source] * weights[weight]
-        return cls(inputs, weights, outputs)
+    def of(cls, scan: Scan, x: ArrayLike | Numbers | None, w: ArrayLike | Numbers | None) -> ScanValues:
+        """Return given numbers, or small ones, and what the layer makes of them."""
+        inputs = _placed("x", x, scan.size, (5, 0, 11))
+        weights = _placed("w", w, scan.kernel, (5, 1, 7))
+        return cls(inputs, weights, correlate(scan, inputs, weights))
 
 
-def _shaped(name: str, given: ArrayLike | None, shape: Position, pattern: tuple[int, int, int]) -> Array:
+def _placed(name: str, given: ArrayLike | Numbers | None, shape: Position, pattern: tuple[int, int, int]) -> Numbers:
+    places = itertools.product(*map(range, shape))
     if given is None:  # small whole numbers, not symmetric: a flipped kernel must show
         step, first, turn = pattern
-        return ((np.arange(int(np.prod(shape))) * step + first) % turn % 4).reshape(shape)
+        return {place: (number * step + first) % turn % 4 for number, place in enumerate(places)}
+    if isinstance(given, Mapping):
+        return given
     values = np.asarray(given)
     if values.shape != shape or values.dtype.kind not in "iufb":
         raise ShapeError(f"conv: {name} has shape {values.shape} ({values.dtype}); expected numbers shaped {shape}.")
-    # Wide numbers: products of narrow ones, such as uint8, would wrap round.
-    return values.astype(np.float64 if values.dtype.kind == "f" else np.int64)
+    # Python's numbers: products of narrow ones, such as uint8, would wrap round.
+    wide = values.astype(np.float64 if values.dtype.kind == "f" else np.int64)
+    return dict(zip(places, wide.ravel().tolist(), strict=True))
+
+
+def _flat(place: Position, shape: Position) -> int:
+    """Return the number of a place, row by row."""
+    return sum(p * math.prod(shape[axis + 1 :]) for axis, p in enumerate(place))
 
 
 class _Stage:
@@ -292,7 +301,7 @@ class _Stage:
         """Return the weight of a slot, in its corner: its value, or else its number."""
         side = self.pitch - _GAP
         if self.values is None:
-            text = str(1 + int(np.ravel_multi_index(place, self.scan.kernel)))
+            text = str(1 + _flat(place, self.scan.kernel))
         else:
             text = f"×{spelled(self.values.w[place])}"
         size = max(8.0, 0.27 * self.pitch)
@@ -426,7 +435,7 @@ class _Scatter(_Stage):
                 cells.append(self.box(at, _CUT, data={"cut": _key(cell)}))
                 continue
             cells.append(self.box(at, _EMPTY, data={"output": _key(cell)}))
-            written = sorted((int(np.ravel_multi_index(j, self.layer.size)), w, j) for w, j in self.layer.reads(cell))
+            written = sorted((_flat(j, self.layer.size), w, j) for w, j in self.layer.reads(cell))
             if written:
                 cells.append(self.box(at, _DONE, when=tuple(range(written[0][0], steps))))
             total, ends = 0, [*(step for step, _, _ in written[1:]), steps]

@@ -7,14 +7,13 @@ The picture's data are those of ``draw.conv`` (``Scan``), the answers those of `
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import re
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from convoxel.arithmetic import (
     PADDING_WORDS,
@@ -35,15 +34,14 @@ from convoxel.cli.parsing import parse_padding, parse_sizes
 from convoxel.draw.layer_matrix import MatrixLayout
 from convoxel.draw.overlap_grid import count_reached, say_evenness
 from convoxel.draw.quantity import sizes as say
-from convoxel.draw.sampling_picture import pool_values
-from convoxel.draw.scan import BORDERS, Scan
+from convoxel.draw.scan import BORDERS, Scan, pooled
 from convoxel.draw.sliding_kernel import ScanValues
 from convoxel.errors import ConfigError, ShapeError, check_choice
 from convoxel.explorer.view import KeptPage, Query, View, vary
 
 if TYPE_CHECKING:
     from convoxel.explorer.session import Session
-    from convoxel.files.values import Array, JsonObject
+    from convoxel.files.values import JsonObject
 
 _POOLS = ("max_pool", "average_pool")
 _KINDS = ("correlation", "convolution", "transposed", *_POOLS)
@@ -283,27 +281,27 @@ def _values(bench: Bench, query: Query) -> JsonObject:
     found = ScanValues.of(scan, x, None if bench.is_pool else _numbers("w", query.text("w"), scan.kernel))
     y = found.y
     if bench.is_pool:
-        y = pool_values(scan, bench.given, found.x, bench.kind.removesuffix("_pool"), bench.count_padding)
-    return {"x": found.x.ravel().tolist(), "w": found.w.ravel().tolist(), "y": y.ravel().tolist()}
+        y = pooled(scan, bench.given, found.x, bench.kind.removesuffix("_pool"), bench.count_padding)
+    return {name: list(values.values()) for name, values in (("x", found.x), ("w", found.w), ("y", y))}
 
 
-def _numbers(name: str, text: str, shape: Sequence[int]) -> Array | None:
-    """Return the numbers of a text, as many as ``shape`` holds; None for an empty text."""
+def _numbers(name: str, text: str, shape: Sequence[int]) -> dict[tuple[int, ...], float] | None:
+    """Return the numbers of a text by their positions in ``shape``, row by row; None for an empty text."""
     words = re.split(r"[\s,;\[\]]+", text.strip(" \t\n,;[]"))
     if words == [""]:
         return None
     try:
-        values = np.array([float(word) for word in words])
+        values = [float(word) for word in words]
     except ValueError:
         raise ConfigError(f"{name}: got {text[:40]!r}; expected numbers, such as 1 0 -1.") from None
     if len(values) != math.prod(shape):
         raise ShapeError(
             f"{name}: got {len(values)} numbers; expected {math.prod(shape)}, row by row, for {say(shape)}."
         )
-    if not np.isfinite(values).all():
+    if not all(map(math.isfinite, values)):
         raise ConfigError(f"{name}: got {text[:40]!r}; expected finite numbers.")
-    whole = bool((values == np.round(values)).all() and np.abs(values).max() < 1 << 31)
-    return (values.astype(np.int64) if whole else values).reshape(tuple(shape))
+    whole = all(value == round(value) and abs(value) < 1 << 31 for value in values)
+    return dict(zip(itertools.product(*map(range, shape)), map(int, values) if whole else values, strict=True))
 
 
 def matrix(session: Session, query: Query) -> JsonObject:

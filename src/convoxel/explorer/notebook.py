@@ -21,9 +21,9 @@ from urllib.parse import parse_qsl, urlencode
 from convoxel.cli.parsing import parse_options, parse_shape
 from convoxel.errors import ConfigError, ConvoxelError
 from convoxel.explorer.export import render_alone
-from convoxel.explorer.pages import SHARED, VIEWS, page_templates, plain
+from convoxel.explorer.pages import SHARED, VIEWS, page_templates
 from convoxel.explorer.session import Session
-from convoxel.explorer.view import KeptPage, Picture, Query, View
+from convoxel.explorer.view import KeptPage, Picture, Query, View, plain
 from convoxel.lookup import find_network, is_file, is_run
 
 if TYPE_CHECKING:

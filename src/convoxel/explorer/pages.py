@@ -7,11 +7,9 @@
 from __future__ import annotations
 
 import json
-import math
 import sys
 import traceback
 from collections.abc import Mapping
-from fractions import Fraction
 from functools import partial
 from pathlib import Path
 
@@ -28,7 +26,7 @@ from convoxel.draw.theme import DARK, LIGHT, colour, hexadecimal
 from convoxel.errors import ConvoxelError
 from convoxel.explorer import fields_view, inside_view, layer_view, lecture_view, network_view, opened_image, runs_view
 from convoxel.explorer.session import ForbiddenPath, Session
-from convoxel.explorer.view import Answer, Picture, Query, View
+from convoxel.explorer.view import Answer, Picture, Query, View, plain
 
 VIEWS: tuple[View, ...] = (
     layer_view.VIEW, network_view.VIEW, fields_view.VIEW, inside_view.VIEW, runs_view.VIEW, lecture_view.VIEW,
@@ -150,23 +148,6 @@ def _json(value: object, status: int = 200) -> Response:
     text = json.dumps(plain(value), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     # A signed number of a lone half of a character, as file names may hold, has no UTF-8.
     return Response(text.encode("utf-8", "replace"), status, media_type="application/json")
-
-
-def plain(value: object) -> object:
-    """Return ``value`` as JSON knows it: fractions and large whole numbers keep what a page can show.
-
-    >>> plain({"stride": Fraction(1, 2), "whole": Fraction(4), "lost": float("nan")})
-    {'stride': 0.5, 'whole': 4, 'lost': None}
-    """
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
-    if isinstance(value, Fraction):
-        return value.numerator if value.denominator == 1 else float(value)
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return str(value) if isinstance(value, Path) else value
 
 
 async def _missing(request: Request, error: Exception) -> Response:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from convoxel.errors import ConfigError
@@ -137,3 +140,20 @@ class View:
     answers: Mapping[str, Answer] = field(default_factory=dict)
     actions: Mapping[str, Answer] = field(default_factory=dict)
     kept: Callable[[Session], Iterable[KeptPage]] | None = None
+
+
+def plain(value: object) -> object:
+    """Return ``value`` as JSON knows it: fractions and large whole numbers keep what a page can show.
+
+    >>> plain({"stride": Fraction(1, 2), "whole": Fraction(4), "lost": float("nan")})
+    {'stride': 0.5, 'whole': 4, 'lost': None}
+    """
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, Fraction):
+        return value.numerator if value.denominator == 1 else float(value)
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return str(value) if isinstance(value, Path) else value
