@@ -19,7 +19,7 @@ import torch
 import convoxel as cx
 from convoxel.annotation import argument_types, fits
 from convoxel.arithmetic import SizeSet
-from convoxel.arithmetic.notation import parse_chain
+from convoxel.arithmetic.notation import parse_chain, parse_chains
 from convoxel.errors import ConfigError, ConvoxelError, DataError, ShapeError, UnsupportedError
 from tools.faults import arguments, words
 from tools.faults.face import Example, examples
@@ -32,6 +32,7 @@ SMALL = cx.compile(torch.nn.Conv2d(1, 1, 1).eval(), torch.zeros(1, 1, 2, 2), thr
 CHAIN = parse_chain("k3")
 FEW = (np.eye(8, 9, dtype=np.float32).reshape(8, 1, 3, 3), np.arange(8) % 2)
 VIEW = cx.native.View.dense(1, 0, (1, 1, 2, 2, 1))
+PROBLEM = ((1, 3, 3), (1, 1, 1), (1, 1, 1), (0, 1, 1), 1, False, (1, 1, 1, 4, 4), (1, 1, 1, 4, 4))
 SLOW = ("solve_", "find", "compile", "tiled", "scales", "separa", "Network", "Net", "sharing", "upsampl", "field")
 
 
@@ -85,7 +86,7 @@ def test_what_leaks_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     (lambda: cx.arithmetic.resize_taps(8, 16, scale=1e-320), ConfigError, "scale is 1e-320"),
     (lambda: cx.arithmetic.resize_taps(8, 4, scale=-0.5), ConfigError, "scale is -0.5"),
     (lambda: cx.models.NnUNet("unet"), ConfigError, "name is 'unet'"),
-    (lambda: cx.compile(torch.nn.ReLU(), torch.eye(2).to_sparse()), ConfigError, "compile: can't convert Sparse"),
+    (lambda: cx.compile(torch.nn.ReLU(), torch.eye(2).to_sparse()), UnsupportedError, "has the layout .*to_dense"),
     (lambda: SMALL(torch.eye(2)[None, None].to_sparse()), UnsupportedError, "layout torch.sparse_coo; .*to_dense"),
     (lambda: cx.draw.overlay(np.eye(8, dtype=complex), EYE), DataError, "image has the type complex128"),
     (lambda: cx.models.Pyramid().add(torch.nn.ReLU(), 1, name="1.5"), ConfigError, "name is '1.5'"),
@@ -110,6 +111,8 @@ def test_what_leaks_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     (lambda: SMALL.replace(graph=3), ConfigError, "Program: graph is 3, but it must be a Graph"),
     (lambda: SMALL.replace(file=3), ConfigError, "Program: file is 3, but it must be a TensorFile or None"),
     (lambda: SMALL.replace(choices={"avx2": 1}), ConfigError, "Program: choices is .* a mapping"),
+    (lambda: parse_chains(["k3"], 10**40), ConfigError, "axes is 10+.*; expected 1 to 64"),
+    (lambda: cx.native.Problem(3, *PROBLEM[1:]), ConfigError, "Problem: kernel is 3, .* a tuple of 3"),
     (lambda: SMALL.replace(thread=1), ConfigError, "there is no field 'thread'; expected one of graph, .*threads"),
     (lambda: cx.describe(3.5, (1, 1)), ConfigError, "describe: model is 3.5, but it must be .*Module"),
     (lambda: cx.search.Budget(max_params="many"), ConfigError, "Budget: max_params is 'many'.* a number or None"),

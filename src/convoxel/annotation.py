@@ -54,7 +54,8 @@ _MANY: dict[Any, str] = {int: "whole numbers", float: "numbers", str: "texts", b
 @functools.lru_cache(maxsize=1024)
 def argument_types(function: Callable[..., Any], module: str) -> dict[str, Any]:
     """Return the types of the parameters of a function of ``module``; those that cannot be found are left out."""
-    own = getattr(inspect.unwrap(function), "__globals__", vars(sys.modules[module]))  # also of a module loaded anew
+    own = getattr(inspect.unwrap(function), "__globals__", {})  # also of a module that was loaded anew meanwhile
+    own = own if own.get("__name__") == module else vars(sys.modules[module])  # a named tuple's is made elsewhere
     owner = own.get(function.__qualname__.partition(".")[0])
     names: dict[str, Any] = {}
     for base in getattr(owner, "__mro__", ())[:0:-1]:  # a record has fields of those that it extends

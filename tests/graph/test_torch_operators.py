@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten
 
-from convoxel.errors import UnsupportedError
+from convoxel.errors import ShapeError, UnsupportedError
 from convoxel.graph.compile import compile
 from convoxel.graph.load import load
 from convoxel.graph.operators.mathematics import UNARY
@@ -279,3 +279,12 @@ def test_what_is_copied_stays_when_the_copy_is_written(write: Callable[[Tensor],
     net = Each({"result": (lambda x: function(x.sigmoid())) if inner else function})
     x = torch.randn(2, 4, 5, 5, generator=torch.Generator().manual_seed(4))
     assert_same(quiet(net, x)(x), net(x))
+
+
+@pytest.mark.parametrize("pad", [nn.ReflectionPad2d(6), nn.CircularPad2d((0, 0, 6, 0))])
+def test_padding_that_pytorch_refuses_is_refused_at_every_size(pad: nn.Module) -> None:
+    program = quiet(pad, torch.zeros(1, 2, 8, 9))
+    x = torch.randn(1, 2, 7, 7)
+    assert_same(program(x), pad(x))
+    with pytest.raises(ShapeError, match=r"padding of 6 needs an axis longer than the 5 of x .*nearest sizes"):
+        program(x[:, :, :5])

@@ -253,6 +253,21 @@ def test_a_second_trainer_is_refused(tmp_path: Path) -> None:
         pass
 
 
+def test_a_folder_that_is_moved_is_noticed(tmp_path: Path) -> None:
+    run, moved = tmp_path / "run", tmp_path / "moved"
+    run.mkdir()
+    with hold_lock(run) as hold:
+        (run / ".lock").unlink()  # by somebody who clears hidden files
+        hold.check()
+        run.rename(moved)
+        for _ in range(2):  # no folder of that name, then another one, which another trainer holds
+            with pytest.raises(CheckpointError, match="was moved, removed or replaced"):
+                hold.check()
+            run.mkdir(exist_ok=True)
+            (run / ".lock").touch()
+    assert (run / ".lock").exists()
+
+
 def test_a_folder_that_cannot_be_locked_is_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"cannot write in .*none .No such file"), hold_lock(tmp_path / "none"):
         pass

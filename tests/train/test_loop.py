@@ -491,3 +491,16 @@ def test_a_run_killed_before_its_first_checkpoint_begins_anew(
     (run / ".lock").touch()
     with pytest.raises(ConfigError, match="exists and is not empty"):
         fit(classify(run))
+
+
+def test_a_run_whose_folder_is_moved_stops_and_goes_on_where_it_lies(tmp_path: Path) -> None:
+    run, moved = tmp_path / "run", tmp_path / "moved"
+
+    def move(progress: Progress) -> None:
+        if progress.phase == "train" and progress.step == 4 and run.exists():
+            run.rename(moved)
+
+    with pytest.raises(CheckpointError, match=r"run was moved, removed or replaced.*--resume"):
+        fit(classify(run), on_progress=move)
+    assert not run.exists()
+    assert fit(classify(moved), resume=True).steps == 9

@@ -18,6 +18,7 @@ from convoxel.arithmetic.layer import Adaptive, Exact, Layer, Pad, Resize, Trans
 from convoxel.arithmetic.taps import RESIZE_MODES
 from convoxel.arithmetic.window import PADDING_WORDS, Pair
 from convoxel.errors import ConfigError, ConvoxelError
+from convoxel.files.fault import brief
 
 _NUMBER = r"\d+"
 _PADS = rf"-?\d+(?::-?\d+)?|{'|'.join(PADDING_WORDS)}"
@@ -102,6 +103,7 @@ KINDS: dict[str, Kind] = {
 _ALIASES = {"conv": "k", "max": "pool", "avg": "pool"}
 _REPEAT = re.compile(r"x(\d+)$")
 # Beyond what networks have, and small enough to be computed at once.
+_MOST_AXES = 64  # of a NumPy array
 _MOST_REPEATS = 1024
 _LARGEST = 1 << 16
 
@@ -124,11 +126,14 @@ def parse_chains(words: Sequence[str], axes: int) -> tuple[Graph, ...]:
     """Return the chain of every axis; a number without commas is that of all axes.
 
     Raises:
-        ConfigError: a word is not understood, or has numbers for another count of axes.
+        ConfigError: a word is not understood, or has numbers for another count of axes; or ``axes`` is none that an
+            array can have.
 
     >>> [graph.size(16) for graph in parse_chains(["k3,3,1p1,1,0", "pool2,2,1"], 3)]
     [8, 8, 16]
     """
+    if not 1 <= axes <= _MOST_AXES:
+        raise ConfigError(f"axes is {brief(axes)}; expected 1 to {_MOST_AXES}.")
     nodes: list[list[Node]] = [[] for _ in range(axes)]
     for place, word in enumerate(words):
 

@@ -6,6 +6,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from convoxel.errors import CheckpointError
 
@@ -13,8 +14,33 @@ LOCK = ".lock"
 _TRIES = 16
 
 
+class Hold(NamedTuple):
+    """A folder that this process holds, and the folder itself, which is open; None where the system opens none."""
+
+    folder: Path
+    descriptor: int | None
+
+    @property
+    def lasts(self) -> bool:
+        """True if the name still leads to the folder that was taken."""
+        if self.descriptor is None:
+            return True
+        try:
+            return os.path.samestat(self.folder.stat(), os.fstat(self.descriptor))
+        except OSError:
+            return False
+
+    def check(self) -> None:
+        """Raise CheckpointError if another folder has this name now, or none."""
+        if not self.lasts:
+            raise CheckpointError(
+                f"output: {self.folder} was moved, removed or replaced while a run wrote there. "
+                "Go on by --resume with the folder where it lies now: it holds the checkpoints so far."
+            )
+
+
 @contextlib.contextmanager
-def hold_lock(folder: Path) -> Iterator[None]:
+def hold_lock(folder: Path) -> Iterator[Hold]:
     """Hold the run folder for this process.
 
     A lock file alone would outlive a killed trainer and refuse its resumption; the lock on the file does not. The file
@@ -26,15 +52,26 @@ def hold_lock(folder: Path) -> Iterator[None]:
     """
     path = folder / LOCK
     descriptor = _take(path)
+    hold = Hold(folder, _opened(folder))
     try:
         with contextlib.suppress(OSError):  # the number only helps people; a full disk must not stop us here
             os.ftruncate(descriptor, 0)
             os.write(descriptor, f"{os.getpid()}\n".encode("ascii"))
-        yield
+        yield hold
     finally:
-        with contextlib.suppress(OSError):  # Windows does not remove what is open
-            path.unlink()
+        if hold.lasts:
+            with contextlib.suppress(OSError):  # Windows does not remove what is open
+                path.unlink()
         os.close(descriptor)
+        if hold.descriptor is not None:
+            os.close(hold.descriptor)
+
+
+def _opened(folder: Path) -> int | None:
+    try:
+        return os.open(folder, os.O_RDONLY)
+    except OSError:  # Windows, which lets nobody move a folder with open files
+        return None
 
 
 def _take(path: Path) -> int:

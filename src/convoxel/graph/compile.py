@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from convoxel.errors import ConfigError, GraphError, ShapeError
+from convoxel.errors import ConfigError, GraphError, ShapeError, UnsupportedError
 from convoxel.files.values import Array
 from convoxel.fork import forks_wait
 from convoxel.graph.run.program import Program
@@ -65,8 +65,8 @@ def compile(
         ShapeError: an example holds fractions of another type than float32, or has an axis of size 0 besides the batch.
         ConfigError: ``threads`` is below 1, there is no such ``precision``, or ``tune`` and ``algorithm`` contradict
             each other.
-        UnsupportedError: the forced ``algorithm`` cannot run some convolution, a size depends on values, or the model
-            writes its buffers or parameters.
+        UnsupportedError: the forced ``algorithm`` cannot run some convolution, a size depends on values, the model
+            writes its buffers or parameters, or an example is sparse.
         AccuracyError: with ``verify``: program and model differ by more than rounding explains.
 
     >>> import numpy as np, torch
@@ -165,6 +165,8 @@ def _as_tensor(example: object, index: int) -> torch.Tensor:
         example = torch.from_numpy(np.array(example))
     if not isinstance(example, torch.Tensor):
         raise GraphError(f"{where} is a {type(example).__name__}, expected a tensor or array")
+    if example.layout is not torch.strided:
+        raise UnsupportedError(f"{where} has the layout {example.layout}; expected a dense tensor: pass x.to_dense()")
     example = example.detach().cpu()
     if example.dtype not in (torch.float32, torch.int64, torch.int32, torch.uint8, torch.bool):
         raise ShapeError(f"{where} is {example.dtype}, expected float32; convert it (x.float())")

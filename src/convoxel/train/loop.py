@@ -38,7 +38,6 @@ from convoxel.train.optimisation import (
 )
 from convoxel.train.pace import VALIDATION_OVERLAP, now
 from convoxel.train.process_group import Processes, open_processes, raise_faults
-from convoxel.train.run_network import model_tensors
 from convoxel.train.training_batch import Batch, Batches
 from convoxel.train.training_run import OnPlan, TrainingRun, finish_run, join_run, open_run, resume_run
 from convoxel.train.training_state import ValidationRow
@@ -443,7 +442,7 @@ def _validate(run: TrainingRun, clock: Clock, interrupt: Interrupt) -> None:
     if state.best_metric is None or (metric is not None and metric > state.best_metric):
         state.best_metric = metric
         if run.processes.first:
-            run.store.save_best(model_tensors(state.answering), state.body(config, run.facts))
+            run.save_best()
     _save(run, clock)
     if run.record is not None:
         run.record.write_metrics(state.history)

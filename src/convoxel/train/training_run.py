@@ -23,7 +23,7 @@ from convoxel.errors import CheckpointError, ConfigError, DataError
 from convoxel.files.atomic import is_unfinished, open_atomic, remove_unfinished, write_json, write_text
 from convoxel.files.fault import plural
 from convoxel.files.folder import check_new_folder, new_folder
-from convoxel.files.lock import LOCK, hold_lock
+from convoxel.files.lock import LOCK, Hold, hold_lock
 from convoxel.inspect import Summary, describe
 from convoxel.models.weights import WeightReport
 from convoxel.predict.case_statistics import REPLICATES
@@ -47,7 +47,7 @@ from convoxel.train.pace import Pace, check_budget, measure_pace, now
 from convoxel.train.process_group import ALONE, Processes
 from convoxel.train.run_folder import load_data, load_model, read_facts
 from convoxel.train.run_list import SPLIT
-from convoxel.train.run_network import build_network, check_model
+from convoxel.train.run_network import build_network, check_model, model_tensors
 from convoxel.train.run_plan import RunPlan, describe_computation, describe_plan
 from convoxel.train.run_record import RunRecord
 from convoxel.train.step_budget import fit_budget
@@ -65,7 +65,7 @@ class TrainingRun:
     """A run that is being trained.
 
     Attributes:
-        folder: folder that it writes.
+        hold: the folder that it writes and holds.
         config: complete configuration.
         dataset: data that it trains on.
         facts: facts of these data, as checkpoints hold them.
@@ -78,7 +78,7 @@ class TrainingRun:
         processes: the processes that train it together.
     """
 
-    folder: Path
+    hold: Hold
     config: TrainConfig
     dataset: DataSet
     facts: DataFacts
@@ -91,6 +91,11 @@ class TrainingRun:
     processes: Processes = ALONE
 
     @property
+    def folder(self) -> Path:
+        """The folder that it writes."""
+        return self.hold.folder
+
+    @property
     def model(self) -> nn.Module:
         """The network that is being trained."""
         return self.state.model
@@ -100,8 +105,14 @@ class TrainingRun:
         return TrainedRun(self.state.answering.eval(), self.config, self.facts, self.state.step, self.state.metric)
 
     def save(self) -> None:
-        """Write a checkpoint of the state."""
+        """Write a checkpoint of the state, into the folder in which the run began."""
+        self.hold.check()
         self.store.save(self.state.tensors(), self.state.body(self.config, self.facts))
+
+    def save_best(self) -> None:
+        """Write the weights that answer now as the best ones so far, into that folder too."""
+        self.hold.check()
+        self.store.save_best(model_tensors(self.state.answering), self.state.body(self.config, self.facts))
 
 
 def open_run(
@@ -139,8 +150,8 @@ def open_run(
         _clear(folder)
     # Nothing is trained yet, so if this fails, no folder without a checkpoint stays in the way of a new try.
     with new_folder(folder, mend), ExitStack() as begun:
-        begun.enter_context(hold_lock(folder))
-        run = _assemble(folder, config, dataset, facts, state, begun, plan, pace)
+        hold = begun.enter_context(hold_lock(folder))
+        run = _assemble(hold, config, dataset, facts, state, begun, plan, pace)
         write_json(folder / "describe.json", planned.summary.to_dict())
         write_split(folder / SPLIT, dataset)
         if planned.weights is not None:
@@ -252,7 +263,7 @@ def resume_run(
         return open_run(config, stack, begun_s, on_plan, processes)
     if not store.folder.is_dir():
         raise CheckpointError(f"resume: {folder} holds no run. Leave --resume out to start one there.")
-    stack.enter_context(hold_lock(folder))
+    hold = stack.enter_context(hold_lock(folder))
     store.settle()
     checkpoint = store.load()
     remove_unfinished(folder)
@@ -297,7 +308,7 @@ def resume_run(
     on_plan(plan)
     limited = config.minutes is not None and state.fraction < 1.0
     pace = measure_pace(share, dataset, facts, state.model) if limited else Pace()
-    run = _assemble(folder, config, dataset, facts, state, stack, plan, pace)
+    run = _assemble(hold, config, dataset, facts, state, stack, plan, pace)
     if force:
         write_split(folder / SPLIT, dataset)
     if changes or any(getattr(config, name) != getattr(stored, name) for name in _COMPUTED):
@@ -337,7 +348,8 @@ def join_run(processes: Processes, config: TrainConfig, folder: Path, stack: Exi
         state.mean = WeightMean(state.model, config.ema)
     state.restore(checkpoint, folder)
     state.processes = processes.count
-    return TrainingRun(folder, config, dataset, facts, state, store, None, RunPlan(()), Pace(), state.model, processes)
+    hold = Hold(folder, None)  # the first process holds it
+    return TrainingRun(hold, config, dataset, facts, state, store, None, RunPlan(()), Pace(), state.model, processes)
 
 
 # What a run writes before its first checkpoint.
@@ -540,7 +552,7 @@ def _plan(
 
 
 def _assemble(
-    folder: Path,
+    hold: Hold,
     config: TrainConfig,
     dataset: DataSet,
     facts: DataFacts,
@@ -549,9 +561,10 @@ def _assemble(
     plan: RunPlan,
     pace: Pace,
 ) -> TrainingRun:
+    folder = hold.folder
     record = RunRecord(folder, tensorboard=config.tensorboard, step=state.step)
     stack.callback(record.close)
     write_text(folder / "config.yaml", config.to_yaml())
     plan.write(folder)
     record.write_metrics(state.history)
-    return TrainingRun(folder, config, dataset, facts, state, Store(folder), record, plan, pace, state.model)
+    return TrainingRun(hold, config, dataset, facts, state, Store(folder), record, plan, pace, state.model)

@@ -67,7 +67,8 @@ def _pad_shape(node: Node, shapes: Shapes) -> list[Shape]:
         if size + min(low, 0) + min(high, 0) < 0:
             raise ShapeError(f"padding of {low} and {high} takes more than the {size} of an axis")
     for size, (low, high) in zip(x, node["padding"], strict=True):
-        limit = {"reflect": size - 1, "circular": size}.get(mode) if node.native else None
+        bounded = node.native or node["once"]
+        limit = {"reflect": size - 1, "circular": size}.get(mode) if bounded else None
         if limit is not None and max(low, high) > limit:
             raise ShapeError(f"{mode} padding of {max(low, high)} needs an axis longer than the {size} of x {x}")
     return _not_empty(node, tuple(size + low + high for size, (low, high) in zip(x, node["padding"], strict=True)), x)
@@ -291,10 +292,11 @@ def _expand(x: Array, shape: Ints) -> Array:
     return np.array(np.broadcast_to(x, np.broadcast_shapes(x.shape, shape)))
 
 
-def _pad(x: Array, value: Array | None, padding: tuple[tuple[int, int], ...], mode: str) -> Array:
+def _pad(x: Array, value: Array | None, padding: tuple[tuple[int, int], ...], mode: str, once: bool) -> Array:
     """Return x longer (or, where negative, shorter) at both ends of every axis.
 
-    ``mode`` is ``"constant"`` (with ``value``, or 0), ``"replicate"``, ``"reflect"`` or ``"circular"``.
+    ``mode`` is ``"constant"`` (with ``value``, or 0), ``"replicate"``, ``"reflect"`` or ``"circular"``. The last two go
+    to and fro as often as they must, or ``once``, as PyTorch does, which refuses more.
     """
     inner = tuple(slice(max(-low, 0), size - max(-high, 0)) for (low, high), size in zip(padding, x.shape, strict=True))
     pairs = [(max(low, 0), max(high, 0)) for low, high in padding]
@@ -675,7 +677,7 @@ ROWS = (
     ),
     row("zeros(x; channels)", _zeros_shape, lower=_lower_zeros, restrict=_part_of_channels),
     row(
-        "pad(x, value?; padding, mode='constant')",
+        "pad(x, value?; padding, mode='constant', once=False)",
         _pad_shape,
         _pad,
         lower_tables(_pad_tables),

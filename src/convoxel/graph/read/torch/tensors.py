@@ -35,7 +35,8 @@ def _pad(call: Call) -> Value:
         if shorter is not None and isinstance(size, int) and max(pair) > max(size - shorter, 0):
             raise NotNative("more padding than the axis has, which PyTorch refuses")
     number = call.number(value, "value") if value else ""
-    return call.add("pad", x.name, number, padding=tuple(pairs), mode=mode)
+    how = {} if shorter is None else {"once": True}
+    return call.add("pad", x.name, number, padding=tuple(pairs), mode=mode, **how)
 
 
 @rule("aten.slice.Tensor")
