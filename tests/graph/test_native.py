@@ -11,8 +11,9 @@ import pytest
 from convoxel.graph.ir.graph import Graph, Node, Value
 from convoxel.graph.ir.pytree import Leaf
 from convoxel.graph.ir.size import Size
+from convoxel.graph.operators.rewriter import Rewriter
 from convoxel.graph.operators.table import OPERATORS, infer_shapes, make_node
-from convoxel.graph.passes import Pass, optimise, run_pass
+from convoxel.graph.passes import Pass, native, optimise, run_pass
 from convoxel.graph.passes.constant import fold_constants
 from convoxel.graph.passes.native import use_native
 from convoxel.graph.run.program import Program
@@ -361,3 +362,24 @@ def test_constants_that_would_be_huge_or_depend_on_sizes_are_not() -> None:
     open_size = make_node("expand", "c", ("a",), (Value("c", (Size("n"), 1)),), shape=(Size("n"), 1))
     graph = Graph("g", (x,), ("b", "c"), (huge, open_size), {"a": np.ones((1, 1), np.float32)})
     assert len(run_pass(Pass(fold_constants), graph).nodes) == 2
+
+
+def test_long_chains_of_movements_take_few_sweeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The step behind the last movement is native, so the chain is settled from its end."""
+    looked_at, count = [], 40
+    values = [Value(f"v{i}", (1, 2, 8 + i, 8)) for i in range(count + 1)]
+    padding = ((0, 0), (0, 0), (1, 0), (0, 0))
+    nodes = [
+        make_node("pad", f"p{i}", (values[i].name,), (values[i + 1],), padding=padding, mode="replicate")
+        for i in range(count)
+    ]
+    nodes.append(make_node("relu", "r", (values[-1].name,), (Value("y", values[-1].shape),)))
+    inner = native._chosen
+
+    def chosen(site: Rewriter) -> list[Node]:
+        looked_at.append(site.node.name)
+        return inner(site)
+
+    monkeypatch.setattr(native, "_chosen", chosen)
+    graph = run_pass(Pass(use_native), Graph("g", (values[0],), ("y",), tuple(nodes)))
+    assert all(node.native for node in graph.nodes) and len(looked_at) <= 8 * count

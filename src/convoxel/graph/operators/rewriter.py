@@ -39,14 +39,21 @@ def is_native_type(shape: Extents, dtype: str) -> bool:
 class Rewriter:
     """A node on arrays that may be replaced, and the native nodes that replace it.
 
-    ``constants`` are those of the graph and gain new ones; ``made`` are the values that native steps make so far;
-    ``make`` makes a node of an operator's name, a name, inputs, outputs and attributes.
+    ``constants`` are those of the graph and gain new ones; ``made`` and ``read`` are the values that native steps make
+    and read so far; ``make`` makes a node of an operator's name, a name, inputs, outputs and attributes.
     """
 
     def __init__(
-        self, graph: Graph, node: Node, constants: dict[str, Array], made: set[str], make: Callable[..., Node]
+        self,
+        graph: Graph,
+        node: Node,
+        constants: dict[str, Array],
+        made: set[str],
+        read: set[str],
+        make: Callable[..., Node],
     ) -> None:
-        self.node, self.constants, self.graph, self._made, self._make = node, constants, graph, made, make
+        self.node, self.constants, self.graph = node, constants, graph
+        self._made, self._read, self._make = made, read, make
         self.nodes: list[Node] = []
 
     @property
@@ -89,8 +96,7 @@ class Rewriter:
 
         An operator that only moves numbers is not worth a detour.
         """
-        users = self.graph.users.get(self.node.outputs[0].name, ())
-        return self.is_made_natively() or any(user.native for user in users)
+        return self.is_made_natively() or self.node.outputs[0].name in self._read
 
     def add(self, array: Any, part: str) -> str:
         """Add a constant and return its name."""

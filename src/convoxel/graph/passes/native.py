@@ -6,6 +6,7 @@ What an operator's steps can do, and what replaces it, is said beside its row.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 
 from convoxel.graph.ir.graph import Graph, Node
 from convoxel.graph.operators.operator import Operator
@@ -13,22 +14,31 @@ from convoxel.graph.operators.rewriter import Rewriter
 from convoxel.graph.operators.table import OPERATORS, make_node
 from convoxel.graph.operators.view import NATIVE_RANKS
 
+_FORWARD = 4  # sweeps, which most networks need; in a chain of movements the last one's neighbour is known first
+
 
 def use_native(graph: Graph) -> Graph:
     """Return the graph with nodes on arrays made native, or replaced by native ones, where that is right and worth it.
 
-    Operators that only move numbers follow their neighbours, so the pass is repeated until none changes.
+    Operators that only move numbers follow their neighbours, so the pass is repeated until none changes: forwards, and
+    in long chains backwards as well, else each sweep would change a single node.
     """
-    while True:
-        constants, made = dict(graph.constants), set[str]()
-        nodes: list[Node] = []
-        for node in graph.nodes:
-            chosen = [node] if node.native else _chosen(Rewriter(graph, node, constants, made, make_node))
-            nodes += chosen
+    for sweep in itertools.count():
+        constants = dict(graph.constants)
+        made = {value.name for node in graph.nodes if node.native for value in node.outputs}
+        read = {name for node in graph.nodes if node.native for name in node.inputs}
+        step = -1 if sweep >= _FORWARD and sweep % 2 else 1
+        groups: list[list[Node]] = []
+        for node in graph.nodes[::step]:
+            chosen = [node] if node.native else _chosen(Rewriter(graph, node, constants, made, read, make_node))
+            groups.append(chosen)
             made.update(value.name for each in chosen if each.native for value in each.outputs)
+            read.update(name for each in chosen if each.native for name in each.inputs)
+        nodes = [each for group in groups[::step] for each in group]
         if all(new is old for new, old in zip(nodes, graph.nodes, strict=False)) and len(nodes) == len(graph.nodes):
-            return graph
+            break
         graph = graph.replace(nodes=tuple(nodes), constants=constants)
+    return graph
 
 
 def _chosen(site: Rewriter) -> list[Node]:

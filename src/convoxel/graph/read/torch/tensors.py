@@ -35,8 +35,7 @@ def _pad(call: Call) -> Value:
         if shorter is not None and isinstance(size, int) and max(pair) > max(size - shorter, 0):
             raise NotNative("more padding than the axis has, which PyTorch refuses")
     number = call.number(value, "value") if value else ""
-    how = {} if shorter is None else {"once": True}
-    return call.add("pad", x.name, number, padding=tuple(pairs), mode=mode, **how)
+    return call.add("pad", x.name, number, padding=tuple(pairs), mode=mode, once=shorter is not None)
 
 
 @rule("aten.slice.Tensor")
