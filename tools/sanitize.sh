@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Builds the engine with AddressSanitizer and UndefinedBehaviourSanitizer beside the normal one (which stays as it is),
-# and runs its tests: the cases of test_guard.py with buffers from the allocator, the steps, and every algorithm.
+# and runs its tests: the cases of test_guard.py with buffers from the allocator, damaged files and senseless calls
+# through the C interface (FILES and CALLS of them), the steps, and every algorithm.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 root=build/sanitize
@@ -12,6 +13,7 @@ cmake --build "$root"
 rm -rf "$root/package" && mkdir -p "$root/package"
 cp -r src/convoxel "$root/package/convoxel"
 cp "$root"/_core*.so "$root/package/convoxel/native/"
+rm -rf "$root/seeds" && $python -m tools.c_api_fuzz --files 0 --calls 0 --seeds "$root/seeds" >/dev/null
 # Without the finder of the editable install, every process that Python starts finds this package first.
 cat >"$root/package/sitecustomize.py" <<'PYTHON'
 import sys
@@ -26,4 +28,5 @@ $python -c 'from convoxel.native import _core; assert "sanitize" in _core.__file
 log="$root/guard.log"
 $python -m tests.native.test_guard all --memory heap >"$log" || { tail -n 3 "$log" >&2; exit 1; }
 grep '^ran' "$log"
+ASAN_OPTIONS="$ASAN_OPTIONS:allocator_may_return_null=1" $python -m tools.c_api_fuzz --seeds "$root/seeds" --files "${FILES:-2000}" --calls "${CALLS:-2000}"
 exec $python -m pytest -p no:cacheprovider "$@" tests/native/test_plan.py tests/native/test_conformance.py
