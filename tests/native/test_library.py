@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 import convoxel as cx
+from tests.support.c_api import Network, library
 
 ROOT = Path(__file__).parents[2]
 
@@ -68,3 +69,18 @@ def test_a_volume_is_segmented_in_cpp(examples: Path, tmp_path: Path) -> None:
     )
     assert refused.returncode == 2
     assert "does not hold 900 float32 numbers" in refused.stderr
+
+
+def test_a_forked_child_opens_it(examples: Path, tmp_path: Path) -> None:
+    """The parent's threads are not there; the child's library starts its own."""
+    torch.manual_seed(0)
+    x = np.random.default_rng(0).standard_normal((1, 2, 64, 64), np.float32)
+    program = cx.compile(nn.Conv2d(2, 32, 3), x)
+    program.save(tmp_path / "net.cvx")
+    expected = program(x).tobytes()
+    (path,) = (examples.parent / "lib").glob("libconvoxel.so")
+    child = os.fork()
+    if child == 0:
+        found = Network(tmp_path / "net.cvx", library(str(path)))(x)[0].tobytes() == expected
+        os._exit(0 if found else 1)
+    assert os.waitpid(child, 0)[1] == 0

@@ -88,7 +88,11 @@ def native_plans(
                 return NativePlans({"refused": str(error)})
     content = {
         "inputs": [[v.name, [_told(extent) for extent in v.shape]] for v in graph.inputs],
-        "results": [[name, [_told(extent) for extent in graph.values[name].shape]] for name in graph.outputs],
+        "results": [
+            # The pass that lays results out for the caller adds a suffix to their names.
+            [name.removesuffix(":first"), [_told(extent) for extent in graph.values[name].shape]]
+            for name in graph.outputs
+        ],
         "digits": DIGITS[precision],
         "choices": {name: dict(choices) for name, choices in choices.items()},
         "layers": book.layers,
