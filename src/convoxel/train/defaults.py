@@ -24,7 +24,7 @@ from convoxel.predict.tile_size import plan_patch
 from convoxel.predict.torch_network import input_sizes
 from convoxel.train.config import TrainConfig
 from convoxel.train.intensity_plan import plan_normalisation
-from convoxel.train.level_plan import plan_levels
+from convoxel.train.level_plan import are_unlike, plan_levels
 from convoxel.train.run_network import build_network
 
 # An image of at most _WHOLE_VOXELS is trained on whole (a cropped hippocampus has 40 × 56 × 40); larger ones
@@ -197,9 +197,9 @@ def _plan_pooling(
     stated = {"strides", "kernels", "padding", "sizes"} & config.model_options.keys()
     if config.levels is not None or stated:
         # What is stated of the poolings holds with what goes with it: the same factor along every axis.
-        deepest = int(math.log2(max(min(_median(sizes)), 8) / 4))
-        reasons["levels"] = "stated" if config.levels else found.reason
-        return {"levels": config.levels or max(1, min(most, deepest))}
+        alike = plan_levels(_median(sizes), None, most)
+        reasons["levels"] = "stated" if config.levels else alike.reason
+        return {"levels": config.levels or len(alike.strides)}
     reasons["levels"] = found.reason
     chosen: JsonObject = {"levels": len(found.strides)}
     if found.options:
@@ -295,9 +295,10 @@ def _plan_input(
         patch, reason = plan_patch(wanted, fit), f"holds the median training image, {image}"
         whole, most = (round(limits[dims] * scale.patch) for limits in (_WHOLE_VOXELS, _PATCH_VOXELS))
         if math.prod(fit.inner(patch)) > whole:
-            patch = plan_patch(wanted, fit, most, spacing_mm)
+            unlike = are_unlike(spacing_mm)
+            patch = plan_patch(wanted, fit, most, spacing_mm if unlike else None)
             share = min(1.0, math.prod(fit.inner(patch)) / math.prod(median))
-            unit = "voxels" if spacing_mm is None else "mm"
+            unit = "mm" if unlike else "voxels"
             reason = f"near a cube in {unit} of at most {most:,} voxels, {share:.2g} of the median image, {image}"
     try:
         model.check_input((2, channels, *patch))
