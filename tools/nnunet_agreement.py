@@ -1,4 +1,6 @@
-"""Agreement with nnU-Net: networks of its own classes, predicted by ``nnUNetv2_predict`` and by ours, file to file.
+"""Agreement with nnU-Net: networks of its own classes, predicted by it and by ours, file to file.
+
+Names that begin with ``v1_`` are networks of nnU-Net v1, which ``tools.generic_unet`` makes and predicts.
 
 Run by hand, with nnunetv2 importable (``pip install --target DIR --no-deps nnunetv2 dynamic-network-architectures
 acvl-utils batchgenerators batchgeneratorsv2`` and what these import: scikit-image, lazy-loader, networkx, imageio,
@@ -36,6 +38,8 @@ from typing import Any
 
 import numpy as np
 
+from tools import generic_unet
+
 DATASET = "Dataset004_Hippocampus"
 PLANNERS = {"ExperimentPlanner": "nnUNetPlans", "nnUNetPlannerResEncM": "nnUNetResEncUNetMPlans"}
 NETWORKS = {
@@ -45,7 +49,8 @@ NETWORKS = {
     "3d_lowres": ("nnUNetPlans", "3d_lowres"),
     "cascade": ("nnUNetPlans", "3d_cascade_fullres"),
 }
-PREVIOUS = {"cascade": "3d_lowres"}
+PREVIOUS = {"cascade": "3d_lowres", "v1_cascade": "v1_3d_lowres"}
+NAMES = (*NETWORKS, *generic_unet.NETWORKS)
 FOLDS = (0, 1)
 
 
@@ -55,6 +60,7 @@ def environment(work: Path, packages: Path) -> dict[str, str]:
     return {
         **os.environ,
         **folders,
+        **generic_unet.environment(work),
         "NNUNET_PACKAGES": str(packages),
         "nnUNet_def_n_proc": "2",
         "nnUNet_n_proc_DA": "1",
@@ -69,9 +75,10 @@ def main() -> int:
     parser.add_argument("--images", type=Path)
     parser.add_argument("--labels", type=Path)
     parser.add_argument("--steps", type=int, default=60, help="training steps of each network")
+    parser.add_argument("--width", type=int, help="channels of networks of v1 at full resolution (default: as planned)")
     parser.add_argument("--train-cases", type=int, default=60)
     parser.add_argument("--cases", type=int, default=30)
-    parser.add_argument("--only", choices=tuple(NETWORKS), action="append")
+    parser.add_argument("--only", choices=NAMES, action="append")
     parser.add_argument("--folds", type=int, default=len(FOLDS))
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--no-mirror", action="store_true")
@@ -82,16 +89,19 @@ def main() -> int:
     os.environ.update(environment(given.work, given.packages))
     sys.path.append(str(given.packages))  # behind the own packages, which the compiled parts belong to
     if given.action == "theirs":
-        return predict_theirs(given.rest)
+        first = given.rest[:1] == ["v1"]
+        return generic_unet.predict(given.rest[1:]) if first else predict_theirs(given.rest)
     if given.action == "make":
         make(given)
         return 0
-    report = {name: compare(name, given) for name in given.only or NETWORKS if folder(given.work, name).is_dir()}
+    report = {name: compare(name, given) for name in given.only or NAMES if folder(given.work, name).is_dir()}
     print(json.dumps(report, indent=1))
     return 0
 
 
 def folder(work: Path, name: str) -> Path:
+    if name in generic_unet.NETWORKS:
+        return generic_unet.folder(work, name)
     plans, configuration = NETWORKS[name]
     return work / "results" / DATASET / f"nnUNetTrainer__{plans}__{configuration}"
 
@@ -101,6 +111,12 @@ def folder(work: Path, name: str) -> Path:
 
 def make(given: argparse.Namespace) -> None:
     """Write the raw data set, plan, and train."""
+    first = [name for name in given.only or NAMES if name in generic_unet.NETWORKS]
+    if first:
+        generic_unet.make(given, first)
+    if given.only and len(first) == len(given.only):
+        copy_tests(given)
+        return
     if not (given.only and folder(given.work, "3d_fullres").is_dir()):
         plan(given)
     add_cascade(given.work / "preprocessed" / DATASET / "nnUNetPlans.json")
@@ -131,10 +147,7 @@ def plan(given: argparse.Namespace) -> None:
             target = raw / kind / path.name.replace(".nii.gz", f"{end}.nii.gz")
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source / path.name, target)
-    for path in cases[-given.cases :]:
-        target = raw / "imagesTs" / path.name.replace(".nii.gz", "_0000.nii.gz")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, target)
+    copy_tests(given)
     description = {
         "channel_names": {"0": "MRI"}, "labels": {"background": 0, "Anterior": 1, "Posterior": 2},
         "numTraining": min(given.train_cases, len(cases)), "file_ending": ".nii.gz",
@@ -145,6 +158,14 @@ def plan(given: argparse.Namespace) -> None:
     extract_fingerprints([4], num_processes=1, show_progress_bar=False)
     for planner in PLANNERS:
         plan_experiments([4], planner)
+
+
+def copy_tests(given: argparse.Namespace) -> None:
+    """Copy the images that are predicted."""
+    for path in sorted(given.images.glob("*.nii.gz"))[-given.cases :]:
+        target = given.work / "raw" / DATASET / "imagesTs" / path.name.replace(".nii.gz", "_0000.nii.gz")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
 
 
 def train(name: str, given: argparse.Namespace, description: dict[str, Any]) -> None:
@@ -310,16 +331,19 @@ def compare(name: str, given: argparse.Namespace) -> dict[str, Any]:
     shared = ["--packages", str(given.packages), "--work", str(given.work)]
     their_command = [*python, "-m", "tools.nnunet_agreement", "theirs", *shared, "--rest"]
 
-    def their_words(model: Path, maps: Path) -> list[str]:
+    def their_words(model: Path, maps: Path, before: Path | None = None) -> list[str]:
+        if name in generic_unet.NETWORKS:
+            words = ["v1", model, inputs, maps, before or "-", "single" if given.no_mirror else "mirror", *numbers]
+            return [*their_command, *map(str, words)]
         found = ["-i", inputs, "-o", maps, "-m", model, "-f", *numbers, "-device", "cpu", "-npp", 1, "-nps", 1]
-        return [*their_command, *map(str, found), *(["--disable_tta"] if given.no_mirror else [])]
+        stage = [] if before is None else ["-prev_stage_predictions", before]
+        return [*their_command, *map(str, [*found, *stage]), *(["--disable_tta"] if given.no_mirror else [])]
 
     first = None
     if not kept:
-        steps = [their_words(source, theirs)]
-        if name in PREVIOUS:
-            before = scratch / "theirs_before"
-            steps[0] += ["-prev_stage_predictions", str(before)]
+        before = scratch / "theirs_before" if name in PREVIOUS else None
+        steps = [their_words(source, theirs, before)]
+        if before is not None:
             steps.insert(0, their_words(folder(given.work, PREVIOUS[name]), before))
         taken = [timed(step, variables) for step in steps]
         first = {key: (max if key == "peak_mib" else sum)(each[key] for each in taken) for key in taken[0]}

@@ -28,6 +28,7 @@ def count(model: nn.Module) -> int:
     ("plain_conv_unet", 2, 7, 46_326_581),
     ("residual_encoder_unet", 3, 5, 102_350_575),
     ("residual_encoder_unet", 2, 7, 140_019_061),
+    ("generic_unet", 3, 5, 31_195_584),  # counted by nnunet 1.7.1
 ])  # fmt: skip
 def test_counts_of_the_plans(name: str, dims: int, levels: int, parameters: int) -> None:
     with torch.device("meta"):

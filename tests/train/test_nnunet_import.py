@@ -441,9 +441,6 @@ def test_what_is_missing_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[
     refused(lambda: import_nnunet(inner, tmp_path / "run"), inner / "dataset.json", "missing")
     (inner / "plans.json").write_text("{")
     refused(lambda: import_nnunet(inner, tmp_path / "run"), inner / "plans.json", "JSON")
-    (inner / "plans.json").unlink()
-    (inner / "plans.pkl").write_bytes(b"")
-    refused(lambda: import_nnunet(inner, tmp_path / "run"), inner / "plans.pkl", "v1")
     write(inner, plans(), {"state_dict": {}})
     refused(
         lambda: import_nnunet(inner, tmp_path / "run"), inner / "fold_0" / "checkpoint_final.pth", "network_weights"

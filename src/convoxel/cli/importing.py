@@ -24,7 +24,10 @@ app = typer.Typer(
 @command(app, _EXAMPLE)
 def nnunet(
     folder: Annotated[
-        Path, typer.Argument(metavar="FOLDER", help="Folder of trained networks: TRAINER__PLANS__CONFIGURATION.")
+        Path,
+        typer.Argument(
+            metavar="FOLDER", help="Folder of trained networks: TRAINER__PLANS__CONFIGURATION, or TRAINER__PLANS of v1."
+        ),
     ],
     output: Annotated[
         Path | None,
@@ -37,12 +40,22 @@ def nnunet(
         ),
     ] = None,
     checkpoint: Annotated[Literal["final", "best"], typer.Option(help="Checkpoint of each fold.")] = "final",
+    trainer: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Trainer of nnU-Net v1 that the folder's own predicts like, such as nnUNetTrainerV2."
+        ),
+    ] = None,
+    postprocessing: Annotated[
+        bool, typer.Option("--postprocessing/--no-postprocessing", help="Keep the clean-up that nnU-Net v1 found.")
+    ] = True,
     json: Json = False,
 ) -> None:
-    """Make a run of the networks that nnU-Net v2 trained, which predicts as nnUNetv2_predict does.
+    """Make a run of the networks that nnU-Net trained, which predicts as nnUNetv2_predict or nnUNet_predict does.
 
-    It reads plans.json, dataset.json and fold_*/checkpoint_*.pth of PlainConvUNet and ResidualEncoderUNet as data, and
-    runs nothing of them. Several folds become an ensemble.
+    Of v2 it reads plans.json, dataset.json and fold_*/checkpoint_*.pth of PlainConvUNet and ResidualEncoderUNet; of v1,
+    fold_*/model_*.model, the .model.pkl beside it, and postprocessing.json. They are read as data, and nothing of them
+    is run. Several folds become an ensemble.
     """
     from convoxel.train import import_nnunet
 
@@ -56,6 +69,8 @@ def nnunet(
             target,
             folds=chosen,
             checkpoint=checkpoint,
+            trainer=trainer,
+            postprocessing=postprocessing,
             on_fold=lambda done, total: counter(done, total, "fold"),
         )
     _tell(screen, folder, target, runs, json=json)

@@ -157,9 +157,21 @@ class Placement:
             return MappedImage(resample_image(image.unpacked(), self.samplings, orders, new_array))
         return resample_image(image, self.samplings, orders)
 
-    def masks(self, label: Array, values: Sequence[int]) -> Floats:
-        """Return where each value of a label map (*spatial) lies, (values, *spatial) on the network's grid."""
-        return stretch_masks(self.turned(label), values, self.samplings, self.coarse)
+    def masks(self, label: Array, values: Sequence[int], squeezed: bool = False) -> Floats:
+        """Return where each value of a label map (*spatial) lies, (values, *spatial) on the network's grid.
+
+        ``squeezed``: the whole map is brought into the box, and no axis is apart, as nnU-Net v1 does it.
+        """
+        if not squeezed:
+            return stretch_masks(self.turned(label), values, self.samplings, self.coarse)
+        turned = replace(self, box=None).turned(label)
+        pairs = zip(turned.shape, self.shape, strict=True)
+        return stretch_masks(turned, values, [AxisSampling.between_faces(size, count) for size, count in pairs])
+
+    def body(self, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Return a mask (*spatial), turned and cut, on the network's grid, resampled as nnU-Net does."""
+        outside = np.where(mask, np.int8(0), np.int8(-1))
+        return stretch_masks(outside, [0], self.samplings, self.coarse)[0] > 0 if self.resamples else mask
 
     def label(self, label: Array) -> Array:
         """Return class numbers (*spatial) on the network's grid."""
@@ -271,6 +283,8 @@ class Geometry:
         sampling: "middles" keeps the middle of an image and the exact spacing, "faces" keeps its outer faces, stretches
             it to whole voxels and interpolates as nnU-Net does, "first" keeps its first voxel and the exact spacing and
             interpolates linearly, as MONAI does.
+        thick_back: grid that says first across which slices are thick as scores return, "network" or, as in nnU-Net v1,
+            "image"; that version takes the number of the network's axis for one of the image's array.
 
     >>> rule = Geometry("ras", (1.0, 1.0, 3.0))
     >>> place = rule.place((30, 20, 40), np.diag([-3.0, 1.0, 1.0, 1.0])[[1, 2, 0, 3]], None)
@@ -284,6 +298,7 @@ class Geometry:
     kept: tuple[int, ...] = ()
     crop: Literal["none", "nonzero"] = "none"
     sampling: Literal["middles", "faces", "first"] = "middles"
+    thick_back: Literal["network", "image"] = "network"
 
     def __str__(self) -> str:
         words = ["axes as stored" if self.orientation == "keep" else "axes towards right, front and top (RAS+)"]
@@ -327,14 +342,22 @@ class Geometry:
                 self._sample(sampling, have, wanted)
                 for sampling, have, wanted in zip(samplings, turned, target, strict=True)
             ]
-            before, after = _coarse_axis(turned), _coarse_axis(target)
             # On either way the grid that voxels come from has the first say.
-            coarse, coarse_back = before if before is not None else after, after if after is not None else before
+            coarse, coarse_back = self._coarse_axis(turned, target), self._coarse_axis(target, turned)
+            if self.thick_back == "image":
+                coarse_back = self._coarse_axis(turned, [target[dims - 1 - axis] for axis in axes])
         faces = self.sampling == "faces"
         return Placement(
             axes, back, tuple(samplings), coarse, stretched=faces,
             coarse_back=coarse_back if faces else None, linear=self.sampling == "first",
         )  # fmt: skip
+
+    def _coarse_axis(self, first: Sequence[float], second: Sequence[float]) -> int | None:
+        """Return the one axis whose distances are far above the smallest in the first spacing, else in the second."""
+        thick = _thick_axes(first)
+        if len(thick) != 1 and not (thick and self.sampling == "faces"):  # nnU-Net asks no further where there are two
+            thick = _thick_axes(second)
+        return thick[0] if len(thick) == 1 else None
 
     def _sample(self, sampling: AxisSampling, have: float, wanted: float) -> AxisSampling:
         """Return the places along an axis whose voxels are ``have`` apart for voxels about ``wanted`` apart."""
@@ -500,11 +523,10 @@ def _closest(affine: Affine, dims: int) -> tuple[tuple[int, ...], tuple[bool, ..
     return tuple(axes), tuple(bool(found[axis, 1] < 0) for axis in axes)
 
 
-def _coarse_axis(spacing: Sequence[float]) -> int | None:
-    """Return the one axis whose distances are far above the smallest, or None."""
+def _thick_axes(spacing: Sequence[float]) -> list[int]:
+    """Return the axes whose distances are the longest, where these are far above the smallest."""
     longest = max(spacing)
-    thick = [axis for axis, side in enumerate(spacing) if side == longest]
-    return thick[0] if len(thick) == 1 and longest > _COARSE * min(spacing) else None
+    return [axis for axis, side in enumerate(spacing) if side == longest] if longest > _COARSE * min(spacing) else []
 
 
 def _turn_header(place: Placement, affine: Affine, spacing_mm: Spacing) -> tuple[Affine, Spacing]:

@@ -2,7 +2,8 @@
 
 Isensee et al. 2021 (arXiv 1904.08128), and for the residual encoder Isensee et al. 2024 (arXiv 2404.09556), whose
 blocks are those of ResNet-D (He et al. 2019, arXiv 1812.01187). State-dict names are those of the package
-dynamic-network-architectures, without those that name a tensor a second time.
+dynamic-network-architectures, without those that name a tensor a second time. ``generic_unet`` is the network of
+nnU-Net v1, under the same names.
 """
 
 from __future__ import annotations
@@ -31,21 +32,32 @@ class Variant(NamedTuple):
         residual: whether the encoder has a first convolution and residual blocks, else convolutions alone.
         blocks: blocks (or convolutions) of each stage of the encoder; the last number counts for all further ones.
         decoder: convolutions of each stage of the decoder.
+        below: levels below a stage of the decoder from which it has the size of its convolutions.
+        linear_bias: whether the layers without an activation have a bias: up-samplings, where convolutions have one,
+            and heads.
     """
 
     residual: bool
     blocks: tuple[int, ...]
     decoder: int
+    below: int = 0
+    linear_bias: bool = True
 
 
-VARIANTS = {"plain_conv_unet": Variant(False, (2,), 2), "residual_encoder_unet": Variant(True, (1, 3, 4, 6), 1)}
+VARIANTS = {
+    "plain_conv_unet": Variant(False, (2,), 2),
+    "residual_encoder_unet": Variant(True, (1, 3, 4, 6), 1),
+    "generic_unet": Variant(False, (2,), 2, below=1, linear_bias=False),
+}
 
 
 class NnUNet(LevelNetwork):
     """A U-Net of nnU-Net: strided convolutions go down, transposed convolutions up.
 
     ``plain_conv_unet`` has convolutions alone, ``residual_encoder_unet`` a first convolution and then residual blocks,
-    1, 3, 4 and then 6 in each stage. Each convolution has normalisation and activation after it.
+    1, 3, 4 and then 6 in each stage. Each convolution has normalisation and activation after it. ``generic_unet``, of
+    nnU-Net v1, is plain; a stage of its decoder has the kernels of the level below it, and neither its up-samplings nor
+    its heads have a bias.
 
     Args:
         width: channels at full resolution, doubled at each level up to 512 (320 in volumes); or the channels of each
@@ -119,13 +131,15 @@ class NnUNet(LevelNetwork):
         self.input_multiple = math.lcm(*self.multiples)
         # Instance normalisation needs two positions at the bottom.
         self.input_minimum = max(self.least) * (2 if norm == "instance" else 1)
-        self._build(LayerFactory(dims, norm, activation), variant.residual, bias, deep_supervision)
+        self._build(LayerFactory(dims, norm, activation), variant, bias, deep_supervision)
 
-    def _build(self, factory: LayerFactory, residual: bool, bias: bool, deep_supervision: int) -> None:
+    def _build(self, factory: LayerFactory, variant: Variant, bias: bool, deep_supervision: int) -> None:
         dims, channels, levels = factory.dims, self.channels, self.levels
 
-        def convolutions(count: int, inputs: int, level: int, stride: Sequence[int] = (1,) * dims) -> nn.Sequential:
-            outputs, kernel, flat = channels[level], self.kernels[level], (1,) * dims
+        def convolutions(
+            count: int, inputs: int, level: int, stride: Sequence[int] = (1,) * dims, below: int = 0
+        ) -> nn.Sequential:
+            outputs, kernel, flat = channels[level], self.kernels[level + below], (1,) * dims
             units = [factory.unit(inputs, outputs, kernel, stride=stride, bias=bias, names=_UNIT)]
             for _ in range(1, count):
                 units.append(factory.unit(outputs, outputs, kernel, stride=flat, bias=bias, names=_UNIT))
@@ -138,23 +152,25 @@ class NnUNet(LevelNetwork):
             return nn.Sequential(OrderedDict(blocks=nn.Sequential(*made)))
 
         inputs, stem = self.in_channels, None
-        if residual:
+        if variant.residual:
             stem, inputs = convolutions(1, inputs, 0), channels[0]
         stages: list[nn.Module] = []
         for level, (count, stride) in enumerate(zip(self.blocks, [(1,) * dims, *self.strides], strict=True)):
             stages.append(
                 blocks(count, inputs, level, stride)
-                if residual
+                if variant.residual
                 else nn.Sequential(convolutions(count, inputs, level, stride))
             )
             inputs = channels[level]
         self.encoder = Encoder(stem, stages)
         ascent = range(levels)[::-1]  # the stages of the decoder, the coarsest first
+        up_bias = bias and variant.linear_bias
         self.decoder = Decoder(
-            [conv_transpose(dims, channels[level + 1], channels[level], stride, stride=stride, bias=bias)
+            [conv_transpose(dims, channels[level + 1], channels[level], stride, stride=stride, bias=up_bias)
              for level, stride in zip(ascent, self.strides[::-1], strict=True)],
-            [convolutions(self.decoder_blocks[level], 2 * channels[level], level) for level in ascent],
-            {step: conv(dims, channels[level], self.num_classes, 1)
+            [convolutions(self.decoder_blocks[level], 2 * channels[level], level, below=variant.below)
+             for level in ascent],
+            {step: conv(dims, channels[level], self.num_classes, 1, bias=variant.linear_bias)
              for step, level in enumerate(ascent) if level <= deep_supervision},
         )  # fmt: skip
         slope = LEAKY_SLOPE if factory.activation == "leaky_relu" else 0.0

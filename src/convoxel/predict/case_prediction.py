@@ -183,6 +183,7 @@ def _compute(
         found[part] = chosen = predictor.decide(scores)
         place = (slice(None), *part)
         shares[place] = round_shares(predictor.shares_of(scores), None if facts.several else chosen, options.shares)
+    predictor.finish(found, sample)
     return found, shares
 
 

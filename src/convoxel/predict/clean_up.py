@@ -19,7 +19,9 @@ from convoxel.data.data_set import Sample
 from convoxel.data.geometry import own_spacing
 from convoxel.errors import ConfigError
 from convoxel.files.fault import brief, fault
+from convoxel.files.file_array import FileArray
 from convoxel.files.memory import check_memory
+from convoxel.predict.prediction_rule import LargestComponent
 
 Labels = NDArray[np.uint8]
 Box = tuple[slice, ...]
@@ -153,15 +155,7 @@ class CleanUp:
         for rule in sorted(self.least, key=lambda rule: bool(rule.name)):
             voxels = rule.amount
             if rule.unit in _MM:
-                spacing = own_spacing(sample.image.ndim - 1, sample.affine, sample.spacing_mm)
-                if spacing is None:
-                    raise fault(
-                        sample.source or sample.name,
-                        f"the image tells no spacing, so {rule.amount:g} {rule.unit} are no number of voxels",
-                        "a spacing in mm",
-                        "Give min_volume as a number of voxels, such as 30, or store the spacing in the file",
-                    )
-                voxels = rule.amount * _MM[rule.unit][1] / math.prod(spacing)
+                voxels = rule.amount * _MM[rule.unit][1] / _voxel_mm(sample, f"{rule.amount:g} {rule.unit}")
             for number in [classes.index(rule.name)] if rule.name else range(1, len(classes)):
                 found[number] = voxels
         return found
@@ -169,6 +163,54 @@ class CleanUp:
 
 #: No rules.
 AS_FOUND = CleanUp()
+
+
+def keep_largest(label: Labels | FileArray, rule: LargestComponent, sample: Sample) -> None:
+    """Make background of what a rule of nnU-Net v1 drops from class numbers (*spatial), in place.
+
+    Raises:
+        DataError: the rule asks for a volume, and the image tells no spacing; or the memory does not suffice.
+    """
+    from scipy.ndimage import generate_binary_structure
+    from scipy.ndimage import label as number_components
+
+    whole = np.asarray(label)
+    box = _box_of(np.isin(whole, rule.values))
+    if box is None:
+        return
+    view = whole[box]
+    _check_room(sample, view)
+    mask = np.isin(view, rule.values)
+    components, count = number_components(mask, generate_binary_structure(view.ndim, 1))
+    sizes = _counts(components, count)
+    sizes[0] = 0
+    drop = sizes < sizes.max()
+    if rule.least_mm3 is not None:
+        drop &= sizes < rule.least_mm3 / _voxel_mm(sample, f"{rule.least_mm3:g} mm3")
+    drop[0] = False
+    if drop.any():
+        view[drop[components]] = 0
+        label[box] = view
+
+
+def _box_of(mask: NDArray[np.bool_]) -> Box | None:
+    """Return the box around all that is True."""
+    lines = [mask.any(axis=tuple(other for other in range(mask.ndim) if other != axis)) for axis in range(mask.ndim)]
+    ends = [np.flatnonzero(line) for line in lines]
+    return tuple(slice(int(end[0]), int(end[-1]) + 1) for end in ends) if all(end.size for end in ends) else None
+
+
+def _voxel_mm(sample: Sample, asked: str) -> float:
+    """Return the size of a voxel, in mm to the number of axes."""
+    spacing = own_spacing(sample.image.ndim - 1, sample.affine, sample.spacing_mm)
+    if spacing is None:
+        raise fault(
+            sample.source or sample.name,
+            f"the image tells no spacing, so {asked} are no number of voxels",
+            "a spacing in mm",
+            "Give min_volume as a number of voxels, such as 30, or store the spacing in the file",
+        )
+    return math.prod(spacing)
 
 
 def _parse_size(text: str) -> LeastSize:

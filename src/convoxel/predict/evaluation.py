@@ -224,6 +224,7 @@ def _add_volume(
         loss.add(
             torch.from_numpy(np.ascontiguousarray(slab)), torch.from_numpy(np.ascontiguousarray(label[part], np.int64))
         )
+    predictor.finish(prediction, sample)
     if clean_up:
         clean_up.apply(prediction, names, sample)
     return prediction, tally.add_volume(sample, label, prediction, loss.value(), subject)

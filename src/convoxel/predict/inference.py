@@ -30,12 +30,13 @@ from convoxel.graph.run.program import Program
 from convoxel.graph.run.tiling import Arena, TilePlan
 from convoxel.native.precision import check_precision
 from convoxel.predict.class_shares import logits_of, shares_of
+from convoxel.predict.clean_up import keep_largest
 from convoxel.predict.compiled_network import compile_run
 from convoxel.predict.device_word import check_device_word
 from convoxel.predict.exact_tiles import ExactTiles
 from convoxel.predict.member import Member, check_members, common_slabs, group_members
 from convoxel.predict.mirror import mirrored_axes, mirrored_call
-from convoxel.predict.network_call import Array, compiled_call, resize
+from convoxel.predict.network_call import Array, compiled_call, resize, shares_call
 from convoxel.predict.normalisation import Statistics
 from convoxel.predict.sliding_window import Fill, OnTile, Tiling, best_classes, blend_parts, blend_slabs
 from convoxel.predict.stage_clock import stage, staged
@@ -100,9 +101,14 @@ class Predictor:
         return self.members[0].exact
 
     @property
+    def blends_shares(self) -> bool:
+        """True where tiles give shares, and not logits."""
+        return self.run.config.prediction.tile_mean == "shares" and self.run.config.task == "segment"
+
+    @property
     def averages_shares(self) -> bool:
         """True where scores are means of shares, and not logits."""
-        return len(self.members) > 1 and self.run.config.prediction.mean == "shares"
+        return self.blends_shares or (len(self.members) > 1 and self.run.config.prediction.mean == "shares")
 
     def slabs(self, sample: Sample) -> Iterator[tuple[Place, Array]]:
         """Yield (part of the image, logits (outputs, *part)) of an image as stored; the parts cover its own grid.
@@ -195,19 +201,20 @@ class Predictor:
         ]
         outputs = len(self.run.data.outputs)
         for part, slabs in common_slabs(streams, axis, backwards):
-            yield part, self._mean([each for slab in slabs for each in np.split(slab, len(slab) // outputs)])
+            found = [each for slab in slabs for each in np.split(slab, len(slab) // outputs)]
+            yield part, self._mean(found, as_shares=self.averages_shares and not self.blends_shares)
 
-    def _mean(self, logits: Sequence[Array]) -> Array:
-        """Return the scores that the members' logits (classes, *any) or (n, classes) make together."""
-        if len(logits) == 1:
-            return logits[0]
+    def _mean(self, found: Sequence[Array], *, as_shares: bool) -> Array:
+        """Return the scores that the members' (classes, *any) or (n, classes) make together; logits ``as_shares``."""
+        if len(found) == 1 and not as_shares:
+            return found[0]
         several = self.run.data.several
         total: Array | None = None
-        for each in logits:
-            scores = shares_of(each, several) if self.averages_shares else each
+        for each in found:
+            scores = shares_of(each, several) if as_shares else each
             total = np.array(scores) if total is None else np.add(total, scores, out=total)
         assert total is not None
-        total /= np.float32(len(logits))
+        total /= np.float32(len(found))
         return total
 
     def logits(self, sample: Sample) -> Array:
@@ -235,7 +242,13 @@ class Predictor:
         result = new_map(sample)
         for part, scores in self.scores(sample, on_tile, on_tiling, prepared):
             result[part] = self.decide(scores)
+        self.finish(result, sample)
         return result
+
+    def finish(self, label: NDArray[np.uint8] | FileArray, sample: Sample) -> None:
+        """Clean up a label map (*spatial) as the run says, in place."""
+        for rule in self.run.config.prediction.largest:
+            keep_largest(label, rule, sample)
 
     def _exact(
         self,
@@ -262,17 +275,17 @@ class Predictor:
         for done, found in enumerate(tiles, start=1):
             box, logits = found[0][0], [each for _, each in found]
             if all(side.start < side.stop for side in box):
-                yield place.own_box(box), place.turned_back(self._mean(logits))
+                yield place.own_box(box), place.turned_back(self._mean(logits, as_shares=self.averages_shares))
             if on_tile is not None:
                 on_tile(done, passes[0].tiling.count)
         data = self.run.data
         for part in place.surroundings():
             logits = [spread_scores(background_scores(len(data.outputs), data.several), extent(part))]
-            yield part, self._mean(logits * len(self.members))
+            yield part, self._mean(logits * len(self.members), as_shares=self.averages_shares)
 
     def class_logits(self, samples: Sequence[Sample]) -> Array:
         """Return logits (n, classes) of images to classify, computed as one batch; as of :meth:`slabs`."""
-        scores = self._mean([logits.T for logits in self._member_logits(samples)])
+        scores = self._mean([logits.T for logits in self._member_logits(samples)], as_shares=self.averages_shares)
         logits = logits_of(scores, self.run.data.several) if self.averages_shares else scores
         found: Array = logits.T
         return found
@@ -320,7 +333,8 @@ def _with_previous(
     if member.previous is None:
         return image, statistics
     data = member.run.data
-    masks = place.masks(np.asarray(member.previous.label_map(sample)), data.previous_values)
+    squeezed = member.run.config.prediction.previous_map == "squeezed"
+    masks = place.masks(np.asarray(member.previous.label_map(sample)), data.previous_values, squeezed)
     whole = np.concatenate([image[(slice(None),) * image.ndim], masks])
     return whole, data.normalisation.statistics(whole)
 
@@ -353,7 +367,10 @@ def _group_slabs(
     tile, blend = first.tile(image.shape[1:]), rule.blend
     fill: Fill = "edge" if rule.padding == "replicate" else statistics.floor
     tiling = Tiling(first.sizes.inner(tile), first.overlap, 1, fill, first.sizes.border, blend)
-    beyond = np.tile(background_scores(len(data.outputs), data.several), len(group))
+    background = background_scores(len(data.outputs), data.several)
+    if rule.tile_mean == "shares":
+        background = shares_of(background, data.several)
+    beyond = np.tile(background, len(group))
     if whole or place.resamples or inside is not None:
         slabs: Iterable[tuple[int, Array]] = blend_slabs(call, image, tiling, on_tile)
         way = _Return(rule.returned, data, len(group)) if place.resamples and rule.returned != "logits" else None
@@ -489,6 +506,8 @@ def build_predictor(
         program, sizes = found.program, found.sizes
         call, used = compiled_call(program), _precision_of(program)
         tiles = ExactTiles(program, sizes, tile) if exact else None
+    if run.config.prediction.tile_mean == "shares" and run.config.task == "segment":
+        call = shares_call(call, run.data.several)
     device = "cpu" if computation is None else str(computation.device)
     share = run.config.overlap if overlap is None else overlap
     member = Member(run, mirrored_call(call, axes), sizes, share, axes, tiles, previous=previous)

@@ -77,7 +77,7 @@ class Member:
             data.rule,
             data.normalisation,
             config.patch,
-            (rule.tile, rule.blend, rule.returned, rule.within, rule.padding),
+            (rule.tile, rule.tile_mean, rule.blend, rule.returned, rule.within, rule.padding, rule.previous_map),
             self.sizes,
             self.overlap,
             id(self.previous),
@@ -114,6 +114,8 @@ def check_members(runs: Mapping[str, AnyRun]) -> None:
             ("classes an image", *(("one", "any")[each.data.multi_label] for each in (run, first))),
             ("regions", run.data.regions, first.data.regions),
             ("prediction.mean", run.config.prediction.mean, first.config.prediction.mean),
+            ("prediction.tile_mean", run.config.prediction.tile_mean, first.config.prediction.tile_mean),
+            ("prediction.largest", run.config.prediction.largest, first.config.prediction.largest),
         ):
             if have != want:
                 raise ConfigError(

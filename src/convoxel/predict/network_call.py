@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from convoxel.graph.operators import index_tables
 from convoxel.native.plan import Plan, View
+from convoxel.predict.class_shares import shares_of
 
 if TYPE_CHECKING:
     from convoxel.graph.run.program import Program
@@ -26,6 +27,11 @@ def compiled_call(program: Program) -> Call:
         return found
 
     return call
+
+
+def shares_call(call: Call, several: bool) -> Call:
+    """Return the network that gives shares of classes, as of :func:`class_shares.shares_of`, where ``call`` logits."""
+    return lambda images: np.stack([shares_of(logits, several) for logits in call(images)])
 
 
 def resize(image: Array, size: Sequence[int]) -> Array:

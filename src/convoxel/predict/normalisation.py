@@ -1,8 +1,8 @@
 """Normalisation of image intensities, the same in training and prediction.
 
 Ours brings them to mean 0 and standard deviation 1 after an image is resampled. A run whose normalisation has rules for
-its channels takes each channel as its rule says, before the image is resampled, as nnU-Net does. One that has steps
-takes them one after the other, before or after that, as pipelines of MONAI do.
+its channels takes each channel as its rule says, before the image is resampled, as nnU-Net does, or after it, as its
+first version. One that has steps takes them one after the other, before or after that, as pipelines of MONAI do.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class ChannelRule:
         kind: "zscore" measures the image, "ct" clips it to ``low`` … ``high`` and takes the ``mean`` and ``std`` of the
             training images, "range" brings its smallest value to 0 and its largest to 1, "bytes" divides by 255, "none"
             leaves it.
-        masked: whether "zscore" measures and changes the inside of the body alone, and leaves the zeros around it.
+        masked: whether "zscore" measures the inside of the body alone; around it, the channel is 0 then.
     """
 
     kind: Literal["zscore", "ct", "range", "bytes", "none"]
@@ -70,6 +70,7 @@ class ChannelRule:
             found = (np.clip(channel, self.low, self.high) - np.float32(self.mean)) / np.float32(
                 max(self.std, _LEAST_STD)
             )
+            found = np.where(body, found, np.float32(0)) if self.masked else found
         elif self.kind == "range":
             found = channel - channel.min()
             found /= max(found.max(), np.float32(_LEAST_STD))
@@ -79,7 +80,7 @@ class ChannelRule:
                 return channel
             mean, std = inside.mean(dtype=np.float64), max(inside.std(dtype=np.float64), _LEAST_STD)
             found = (channel - np.float32(mean)) / np.float32(std)
-            found = np.where(body, found, channel) if self.masked else found
+            found = np.where(body, found, np.float32(0)) if self.masked else found
         else:
             found = channel / np.float32(255) if self.kind == "bytes" else channel
         return np.asarray(found, np.float32)
@@ -168,7 +169,8 @@ class Normalisation:
             steps.
         mean, std: those statistics, one value per channel; empty for the others.
         low, high: least and largest value of "ct", one per channel; empty for the others.
-        channels: rules of the channels, which apply before an image is resampled.
+        channels: rules of the channels.
+        resampled: whether these apply after an image is resampled, and not before.
         steps: changes of intensities, one after the other.
         steps_before: how many of them apply before an image is resampled.
     """
@@ -181,6 +183,7 @@ class Normalisation:
     steps_before: int = 0
     low: tuple[float, ...] = ()
     high: tuple[float, ...] = ()
+    resampled: bool = False
 
     @property
     def ruled(self) -> bool:
@@ -200,8 +203,15 @@ class Normalisation:
             for step in self.steps[: self.steps_before]:
                 image = step.apply(image)
             return image
+        return image if self.resampled else self.apply_to(image, self.find_body(image))
+
+    def find_body(self, image: Array) -> NDArray[np.bool_]:
+        """Return where an image (channels, *spatial) is not empty, (*spatial), as far as a rule asks for it."""
         masked = any(rule.masked for rule in self.channels)
-        body = find_body(image) if masked else np.ones(image.shape[1:], bool)
+        return find_body(image) if masked else np.ones(image.shape[1:], bool)
+
+    def apply_to(self, image: Array, body: NDArray[np.bool_]) -> Array:
+        """Return an image (channels, *spatial) after its channels' rules; ``body`` as of :meth:`find_body`."""
         return np.stack([rule.normalise(each, body) for rule, each in zip(self.channels, image, strict=True)])
 
     def statistics(self, image: Array) -> Statistics:

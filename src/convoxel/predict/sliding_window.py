@@ -28,7 +28,7 @@ OnTile = Callable[[int, int], None]
 Scalar = TypeVar("Scalar", bound=np.generic)
 
 
-Blend = Literal["bell", "filter", "constant", "gaussian"]
+Blend = Literal["bell", "filter", "filter_float32", "constant", "gaussian"]
 
 
 class Tiling(NamedTuple):
@@ -45,8 +45,8 @@ class Tiling(NamedTuple):
 def tile_starts(size: int, tile: int, overlap: float, blend: Blend = "bell") -> list[int]:
     """Return the starts of the fewest tiles of length ``tile`` that cover ``size`` and overlap by at least ``overlap``.
 
-    With ``blend`` "filter" that holds before starts are rounded. With "constant" and "gaussian" all neighbours have the
-    same distance, and the last tile ends where ``size`` does.
+    With ``blend`` "filter" or "filter_float32" that holds before starts are rounded. With "constant" and "gaussian" all
+    neighbours have the same distance, and the last tile ends where ``size`` does.
 
     >>> tile_starts(11, 4, 0.5, "constant")
     [0, 2, 4, 6, 7]
@@ -61,7 +61,7 @@ def tile_starts(size: int, tile: int, overlap: float, blend: Blend = "bell") -> 
     if blend in ("constant", "gaussian"):
         step = max(1, int(step))
         return [min(start, size - tile) for start in range(0, size - tile + step, step)]
-    step = max(1.0, step if blend == "filter" else math.floor(step + 1e-9))
+    step = max(1.0, math.floor(step + 1e-9) if blend == "bell" else step)
     count = math.ceil((size - tile) / step) + 1
     return [round(index * (size - tile) / (count - 1)) for index in range(count)]
 
@@ -215,7 +215,7 @@ def blend_parts(
     starts = [tile_starts(have, want, tiling.overlap, tiling.blend) for have, want in zip(size, patch, strict=True)]
     padded = [max(have, want) for have, want in zip(size, patch, strict=True)]
     before = [(p - s) // 2 for p, s in zip(padded, size, strict=True)]
-    filtered = tiling.blend == "filter"
+    filtered, half = tiling.blend in ("filter", "filter_float32"), tiling.blend == "filter"
     blended = filtered or any(len(axis) > 1 for axis in starts)  # a single tile has the network's own numbers
     counted = filtered or (blended and tiling.blend == "gaussian")  # weights that are no product over axes
     curve = _CURVES[tiling.blend]
@@ -225,7 +225,7 @@ def blend_parts(
     total = [_sums(axis, w, side) for axis, w, side in zip(starts, weight, padded, strict=True)]
     inner = functools.reduce(np.multiply.outer, weight)
     if counted:
-        inner = _to_half(inner) if filtered else np.maximum(inner, np.float32(max(inner.min(), _LEAST_WEIGHT)))
+        inner = _round(inner, half) if filtered else np.maximum(inner, np.float32(max(inner.min(), _LEAST_WEIGHT)))
     axes = [_steps(axis, side) for axis, side in zip(starts, patch, strict=True)]
     tiles = list(itertools.product(*axes))
     sums: _Sums | None = None
@@ -239,7 +239,7 @@ def blend_parts(
                 values = values * inner
                 if counted:  # the weights are summed as one more class
                     values = np.concatenate([values, inner[None]])
-                sums = sums or _Sums(len(values), patch, padded, axes, np.float16 if filtered else np.float32)
+                sums = sums or _Sums(len(values), patch, padded, axes, np.float16 if half else np.float32)
                 values = sums.add(tile, values)
             box, taken = [], []
             for step, edge, side in zip(tile, before, size, strict=True):
@@ -252,7 +252,7 @@ def blend_parts(
             part = values[inside]
             if counted:
                 part = np.divide(part[:-1], part[-1:], dtype=np.float32)
-                part = part.astype(np.float16) if filtered else part
+                part = part.astype(np.float16) if half else part
             elif blended:  # tiles lie on a grid and their weights are products over axes: so is the sum of weights
                 for axis, (weights, step, span) in enumerate(zip(total, tile, taken, strict=True)):
                     shares = weights[step.start + span.start : step.start + span.stop]
@@ -378,13 +378,14 @@ def _filter_response(side: int) -> NDArray[np.float64]:
 
 
 _CURVES: dict[Blend, Callable[[int], NDArray[Any]]] = {
-    "bell": _bell, "filter": _filter_response, "constant": _flat, "gaussian": _gaussian,
+    "bell": _bell, "filter": _filter_response, "filter_float32": _filter_response, "constant": _flat,
+    "gaussian": _gaussian,
 }  # fmt: skip
 
 
-def _to_half(weights: NDArray[np.float64]) -> Array:
-    """Return weights of at most 10, rounded to float16 and above 0, as nnU-Net's: its maps agree to the last voxel."""
-    rounded = (10 * weights).astype(np.float16)
+def _round(weights: NDArray[np.float64], half: bool) -> Array:
+    """Return weights above 0 as nnU-Net's, whose maps agree to the last voxel: of at most 10 in float16, or of 1."""
+    rounded = (10 * weights).astype(np.float16) if half else weights.astype(np.float32)
     rounded[rounded == 0] = rounded[rounded > 0].min()
     return rounded.astype(np.float32)
 

@@ -155,11 +155,14 @@ class DataFacts:
         Raises:
             DataError: the image would be too large for the memory.
         """
+        turned: Floats | None = None
         if self.normalisation.ruled:
             turned = place.turned(sample.image[(slice(None),) * sample.image.ndim])
             sample = replace(sample, image=self.normalisation.apply_rules(turned))
             place = place.after_turning
         image = self.normalisation.finish(self.rule.image(sample, place))
+        if turned is not None and self.normalisation.resampled:
+            image = self.normalisation.apply_to(image, place.body(self.normalisation.find_body(turned)))
         return image, self.normalisation.statistics(image)
 
     @classmethod

@@ -19,6 +19,7 @@ from convoxel.files.fault import brief, fault, shown
 from convoxel.files.stream import read_text
 from convoxel.files.values import JsonObject
 from convoxel.predict.normalisation import ChannelRule, Normalisation
+from convoxel.predict.prediction_rule import PredictionRule
 
 _MOST_BYTES = 64 * 2**20  # plans of large data sets list sizes of every image
 _MOST_PARENTS = 16
@@ -43,11 +44,13 @@ Several = Annotated[tuple[Few, ...], Field(min_length=1, max_length=16)]
 Model = TypeVar("Model", bound=BaseModel)
 
 
-class _Outside(BaseModel):
+class Outside(BaseModel):
+    """Entries of a file of nnU-Net, which has others too."""
+
     model_config = ConfigDict(frozen=True, extra="ignore", strict=False)
 
 
-class Architecture(_Outside):
+class Architecture(Outside):
     """The numbers of a network, as nnU-Net hands them to its class."""
 
     n_stages: Annotated[int, Field(ge=2, le=16)]
@@ -66,14 +69,14 @@ class Architecture(_Outside):
     block: str | None = None
 
 
-class _Intensities(_Outside):
+class _Intensities(Outside):
     mean: float
     std: float
     percentile_00_5: float
     percentile_99_5: float
 
 
-class Configuration(_Outside):
+class Configuration(Outside):
     """One configuration of a plan, such as 3d_fullres, with what it inherits."""
 
     patch_size: Annotated[tuple[Count, ...], Field(min_length=2, max_length=3)]
@@ -90,7 +93,7 @@ class Configuration(_Outside):
     resampling_fn_probabilities_kwargs: dict[str, Any] = Field(default_factory=dict)
 
 
-class _Plans(_Outside):
+class _Plans(Outside):
     configurations: dict[str, dict[str, Any]]
     dataset_name: str = "nnunet"
     transpose_forward: tuple[Annotated[int, Field(ge=0, le=2)], ...]
@@ -115,7 +118,9 @@ class Plan(BaseModel):
         geometry: the rule that brings images onto the network's grid.
         normalisation: rules of the channels.
         planes: whether the network sees volumes slice by slice.
-        previous: configuration of the stage before, in a cascade.
+        previous: configuration of the stage before, in a cascade; of nnU-Net v1, its trainer.
+        rule: rules of prediction, but for what a checkpoint says.
+        trainer: name of the trainer; empty where the checkpoint says it.
     """
 
     model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
@@ -132,6 +137,8 @@ class Plan(BaseModel):
     normalisation: Normalisation
     planes: bool
     previous: str | None = None
+    rule: PredictionRule = PredictionRule(mean="logits", tile="patch", blend="filter")
+    trainer: str = ""
 
     @property
     def previous_values(self) -> tuple[int, ...]:
@@ -150,9 +157,9 @@ def read_plan(folder: Path, name: str) -> Plan:
         DataError: a file is missing or wrong, or says what we do not compute in the same way.
     """
     where = folder / "plans.json"
-    plans = _checked(_Plans, read_plans(folder), where)
+    plans = check_entries(_Plans, read_plans(folder), where)
     merged = _inherit(plans.configurations, name, where)
-    configuration = _checked(Configuration, merged, where, name)
+    configuration = check_entries(Configuration, merged, where, name)
     _refuse_others(configuration, name, where)
     axes, planes = _axes(plans, configuration, where)
     dims = len(axes)
@@ -187,23 +194,16 @@ def read_plans(folder: Path) -> JsonObject:
     """Return the content of ``plans.json``.
 
     Raises:
-        DataError: it is missing or no JSON object, or the folder is of nnU-Net v1.
+        DataError: it is missing or no JSON object.
     """
     path = folder / "plans.json"
     if not path.is_file():
-        if (folder / "plans.pkl").is_file():
-            raise fault(
-                folder / "plans.pkl",
-                "the folder is of nnU-Net v1, whose plans are Python objects that only code could rebuild",
-                "plans.json, as nnU-Net v2 writes it",
-                "Predict with nnU-Net v1, or train the same data with v2 (nnUNetv2_convert_old_nnUNet_dataset brings "
-                "them over)",
-            )
-        inside = sorted(each.parent.name for each in folder.glob("*/plans.json")) if folder.is_dir() else []
+        inside = sorted(each.parent.name for name in ("json", "pkl") for each in folder.glob(f"*/plans.{name}"))
         mend = f"Name one of {', '.join(map(shown, inside[:3]))}" if inside else "Check the path"
         raise fault(
-            folder, "it holds no plans.json", "a folder of trained networks, TRAINER__PLANS__CONFIGURATION", mend
-        )
+            folder, "it holds no plans.json and no plans.pkl",
+            "a folder of trained networks, TRAINER__PLANS__CONFIGURATION", mend,
+        )  # fmt: skip
     try:
         content = json.loads(read_text(path, _MOST_BYTES))
     except (ValueError, RecursionError) as error:
@@ -213,14 +213,15 @@ def read_plans(folder: Path) -> JsonObject:
     return content
 
 
-def _checked(model: type[Model], entries: object, where: Path, name: str = "") -> Model:
+def check_entries(model: type[Model], entries: object, where: Path, name: str = "", version: str = "v2") -> Model:
+    """Return entries as ``model`` has them; DataError where one, below ``name``, is missing or of another kind."""
     try:
         return model.model_validate(entries)
     except ValidationError as error:
         item = error.errors()[0]
         entry = ".".join([*([name] if name else []), *map(str, item["loc"])])
         came = f"{shown(entry)} is {brief(item.get('input'))} ({item['msg'].lower()})"
-        raise fault(where, came, "the plans of nnU-Net v2", "Copy the file from the training folder") from None
+        raise fault(where, came, f"the plans of nnU-Net {version}", "Copy the file from the training folder") from None
 
 
 def _inherit(configurations: dict[str, dict[str, Any]], name: str, where: Path) -> JsonObject:
@@ -291,7 +292,7 @@ def _normalisation(plans: _Plans, configuration: Configuration, where: Path) -> 
             continue
         found = plans.foreground_intensity_properties_per_channel.get(str(channel))
         name = f"foreground_intensity_properties_per_channel.{channel}"
-        known = _checked(_Intensities, found, where, name)
+        known = check_entries(_Intensities, found, where, name)
         rules.append(ChannelRule("ct", False, known.mean, known.std, known.percentile_00_5, known.percentile_99_5))
     return Normalisation("channels", channels=tuple(rules))
 
@@ -310,7 +311,7 @@ def _network(
             where, f"the network of {shown(name)} is {shown(brief(kind))}", f"one of {', '.join(_NETWORKS)}",
             "Other networks cannot be imported: predict with nnU-Net",
         )  # fmt: skip
-    found = _checked(Architecture, numbers, where, f"{name}.architecture")
+    found = check_entries(Architecture, numbers, where, f"{name}.architecture")
     dims, stages = len(configuration.patch_size), found.n_stages
     blocks = found.n_conv_per_stage if kind == "PlainConvUNet" else found.n_blocks_per_stage
     strides = [_per_axis(entry, dims) for entry in found.strides]
