@@ -55,7 +55,7 @@ def read_pickled(path: Path) -> object:
 
 
 class _RefusedError(Exception):
-    """What a pickle holds that is no plain value."""
+    """The reason for which a pickle is refused."""
 
 
 class _Type:

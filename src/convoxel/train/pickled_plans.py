@@ -84,7 +84,7 @@ class _Plans(Outside):
 
 
 class _Record(Outside):
-    """What stands beside a checkpoint: the plans, and the arguments and the name of its trainer."""
+    """The record beside a checkpoint: the plans, and the arguments and the name of its trainer."""
 
     name: str
     init: Annotated[tuple[Any, ...], Field(min_length=6, max_length=64)]
@@ -92,7 +92,7 @@ class _Record(Outside):
 
 
 class Trainer(NamedTuple):
-    """What a trainer's name says.
+    """The facts that a trainer's name says.
 
     Attributes:
         name: name in the file.
