@@ -78,7 +78,7 @@ wheel-test: wheel ## the wheel in an empty environment, and a wheel built from t
 docs: setup ## the documentation as a site in build/docs; every block of code on it runs
 	$(PIP) install -c constraints.txt $$($(BIN)/python -m tools.requirements docs)
 	$(BIN)/python -m tools.docs
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet -f build/mkdocs.yml
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict -f build/mkdocs.yml
 
 clean: ## remove what was built; .venv stays
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
