@@ -187,3 +187,15 @@ def test_large_networks_stay_fluid(window: Any) -> None:
     page.keyboard.press("0")
     page.wait_for_timeout(100)
     assert page.get_attribute(".graph > svg > g", "transform") == before
+
+
+def test_errors_colour_the_graph_and_two_networks_become_one(window: Any) -> None:
+    page = window.open("/network?net=resnet18&shape=1,3,32,32")
+    page.click("button:has-text('Measure errors')")
+    page.wait_for_selector(".node.hot", timeout=90_000)
+    window.settle()
+    assert page.inner_text(".panel p.soft").startswith("Errors of float32") and "heat=error" in page.url
+    page = window.open("/network?net=unet&shape=1,1,64,64&set=levels%3D3&b.net=unet&b.shape=1,1,64,64&b.set=levels%3D2")
+    page.check("#joint")
+    page.wait_for_selector(".joint .node.removed")
+    assert page.locator(".joint .node.added").count() == 0 and "joint=1" in page.url

@@ -300,14 +300,15 @@ class Panel {
     this.errorButton.disabled = true;
     const say = async () => {
       const { share } = (await ask("network/progress", this.network(), `progress${this.prefix}`).catch(() => null)) ?? {};
-      this.says.textContent = `Comparing layers with float64 … ${share ? `${Math.round(100 * share)} %` : ""}`;
+      if (clock) this.says.textContent = `Comparing layers with float64 … ${share ? `${Math.round(100 * share)} %` : ""}`;
     };
-    const clock = setInterval(say, 700);
+    let clock = setInterval(say, 700);
+    const end = () => (clearInterval(clock), (clock = 0)); // an answer may still be under way
     say();
     try {
       const key = this.shown;
       const found = await act("network/errors", this.network());
-      clearInterval(clock);
+      end();
       if (!found || key !== this.shown) return;
       this.found = { ...this.found, errors: found };
       this.says.textContent = found.text;
@@ -318,7 +319,7 @@ class Panel {
       if (!(error instanceof Refusal)) throw error;
       this.says.textContent = error.message;
     } finally {
-      clearInterval(clock);
+      end();
       this.errorButton.disabled = readonly;
     }
   }
