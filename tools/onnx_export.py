@@ -115,7 +115,9 @@ def check(
 def check_zoo(name: str, dims: int, engine: Engine = onnx_runtime) -> str:
     """Check a network of the zoo at two sizes."""
     model: Any = trained(build(name, dims))
-    least = max(2 * smallest(model), {1: 96, 2: 64, 3: 32}[dims])
+    # Three positions in the deepest layers: of two, an instance normalisation makes ±1 of any difference, and rounding
+    # alone sets engines apart by more than the tolerance.
+    least = max(3 * smallest(model), {1: 96, 2: 64, 3: 32}[dims])
     sizes = [model.nearest_sizes(size)[-1] for size in (least, least * 3 // 2)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
