@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
@@ -13,8 +13,7 @@ from pydantic_core import ErrorDetails
 from convoxel.errors import ConfigError
 from convoxel.files.fault import brief
 
-if TYPE_CHECKING:
-    from typing_extensions import Self
+_Record = TypeVar("_Record", bound="Entries")
 
 
 class Entries(BaseModel):
@@ -30,24 +29,24 @@ class Entries(BaseModel):
     __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
 
     @classmethod
-    def model_validate(cls, obj: Any, **how: Any) -> Self:
+    def model_validate(cls: type[_Record], obj: Any, **how: Any) -> _Record:
         """Return the record of a mapping."""
         with _told(cls):
             return super().model_validate(obj, **how)
 
     @classmethod
-    def model_validate_json(cls, json_data: str | bytes | bytearray, **how: Any) -> Self:
+    def model_validate_json(cls: type[_Record], json_data: str | bytes | bytearray, **how: Any) -> _Record:
         """Return the record in a JSON text."""
         with _told(cls):
             return super().model_validate_json(json_data, **how)
 
     @classmethod
-    def model_validate_strings(cls, obj: Any, **how: Any) -> Self:
+    def model_validate_strings(cls: type[_Record], obj: Any, **how: Any) -> _Record:
         """Return the record of a mapping whose values are texts."""
         with _told(cls):
             return super().model_validate_strings(obj, **how)
 
-    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+    def model_copy(self: _Record, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> _Record:
         """Return the record with some entries changed, which are checked as well."""
         if not update:
             return super().model_copy(deep=deep)
