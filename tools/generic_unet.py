@@ -1,6 +1,6 @@
 """Networks of nnU-Net v1 for ``tools.nnunet_agreement``: planned, trained for some steps and predicted by its classes.
 
-It needs nnunet 1.7.1 (``pip install --target DIR --no-deps nnunet==1.7.1 batchgenerators scikit-image lazy-loader
+It needs nnunet 1.7.1 (``pip install --target DIR --no-deps nnunet==1.7.1 batchgenerators==0.25 scikit-image lazy-loader
 networkx imageio tqdm six``; medpy, which its evaluation alone asks for, may be an empty package of that name). That
 version was written for older packages: files of PyTorch are read as it expects, and nothing else is changed.
 """

@@ -40,6 +40,7 @@ _BASES: Sequence[Sequence[str]] = (
     ("demo", "--output", "{text}"),
     ("train", "--config", "{text}", "--output", "{out}/run"),
     ("train", "--resume", "{classifier}"),
+    ("plan", "classify", "--data", "{images}", "--epochs", "1", "--output", "{out}/plan.yaml"),
     ("train", "classify", "--data", "{text}", "--output", "{out}/run", "--epochs", "1"),
     ("evaluate", "{classifier}", "--data", "{images}"),
     ("predict", "{classifier}", "--input", "{grey}", "--output", "{out}/p"),
@@ -53,6 +54,7 @@ _BASES: Sequence[Sequence[str]] = (
     ("scale", "mobilenet_v2", "--width", "0.1"),
     ("search", "unet", "--shape", "1,1,16,16", "--vary", "levels=1", "--most", "2"),
     ("compile", "{net.onnx}", "--shape", "1,3,8,8"),
+    ("export", "{net.cvx}", "--output", "{out}/y.onnx"),
     ("quantise", "{net.onnx}", "--data", "{x.npy}", "--output", "{out}/q.cvx"),
     ("run", "{net.cvx}", "--input", "{x.npy}", "--output", "{out}/y.npy"),
     ("info",),
@@ -101,7 +103,7 @@ _BASES: Sequence[Sequence[str]] = (
     ("bench", "tile", "--rounds", "1"),
 )
 # Commands that may be asked for more work than a sweep waits for.
-_LONG = ("demo", "train", "separate", "scale", "search", "compare", "bench", "explore", "quantise")
+_LONG = ("demo", "train", "plan", "separate", "scale", "search", "compare", "bench", "explore", "quantise")
 
 
 @functools.cache
