@@ -112,6 +112,10 @@ def main(arguments: list[str] | None = None) -> int:
         arguments: the words after ``convoxel`` (default: those of the process).
     """
     given = sys.argv[1:] if arguments is None else list(arguments)
+    if arguments is None and "OMP_WAIT_POLICY" not in os.environ:
+        # PyTorch's threads wait for work by spinning, on the cores where the engine's threads compute the next layer of
+        # a training step; with this they sleep sooner. It counts from the import of PyTorch on.
+        os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     words, show = _without_traceback(given)
     _open_streams()
     for stream in (sys.stdout, sys.stderr):
