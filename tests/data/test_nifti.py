@@ -289,6 +289,7 @@ def test_missing_empty_and_strange_files(tmp_path: Path) -> None:
         path = tmp_path / f"{name}.nii"
         refused(lambda path=path: data.read_image(path), path, word)  # type: ignore[misc]
     refused(lambda: data.read_image(tmp_path / "pipe.nii.gz"), tmp_path / "pipe.nii.gz", "not a regular file")
+    (tmp_path / "a.xyz").write_bytes(b"no image")
     refused(lambda: data.read_image(tmp_path / "a.xyz"), tmp_path / "a.xyz", "no image format", ".nii.gz")
     refused(lambda: data.read_image(str(tmp_path / "a\0.nii")), tmp_path, "cannot be opened", "\\x00")
 

@@ -277,7 +277,7 @@ def test_folders_without_pairs(tmp_path: Path) -> None:
     assert len(data.check(tmp_path, "segment")) == 1
     put(tmp_path / "images" / "a.npy", np.ones((3, 3, 3)))
     put(tmp_path / "labels" / "a.npy", np.eye(3)[None].repeat(3, 0))
-    with pytest.raises(DataError, match="1 usable samples"):
+    with pytest.raises(DataError, match="1 of the samples is usable"):
         data.load(tmp_path, "segment")
     put(tmp_path / "images" / "b.npy", np.ones((3, 3, 3)))
     put(tmp_path / "labels" / "b.npy", np.zeros((3, 3, 3)))

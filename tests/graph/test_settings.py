@@ -36,6 +36,7 @@ SETTINGS = (
     "structure",
     "graph",
     "notes",
+    "sizes",
 )
 
 

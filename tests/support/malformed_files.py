@@ -153,7 +153,8 @@ def forged(path: Path, change: Callable[[Content], Any]) -> None:
     content = json.loads(metadata["program"])
     text = change(content)
     text = text if isinstance(text, str) else json.dumps(content)
-    metadata.update(program=text, sha256=_digest(text, tensors))
+    metadata["program"] = text
+    metadata["sha256"] = _digest(metadata, tensors)
     path.write_bytes(safetensors.numpy.save(tensors, metadata))
 
 

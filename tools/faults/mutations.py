@@ -239,9 +239,9 @@ def _signed_program(scene: Scene, room: Path) -> Callable[[Rng], bytes]:
     program = json.loads(metadata["program"])
 
     def make(rng: Rng) -> bytes:
-        text = json.dumps(_values(program, rng))
-        signed = {**metadata, "program": text, "sha256": _digest(text.encode("utf-8", "replace").decode(), tensors)}
-        signed["program"] = text.encode("utf-8", "replace").decode()
+        text = json.dumps(_values(program, rng)).encode("utf-8", "replace").decode()
+        signed = {**metadata, "program": text}
+        signed["sha256"] = _digest(signed, tensors)
         return bytes(safetensors.numpy.save(tensors, signed))
 
     return make

@@ -112,7 +112,7 @@ class Field:
         (3, 5, 7)
         """
         start, bits = self._moved(position)
-        return tuple(start + m for m in range(bits.bit_length()) if bits >> m & 1)
+        return tuple(start + m for m, bit in enumerate(bin(bits)[:1:-1]) if bit == "1")
 
     def _moved(self, position: int) -> Seen:
         turn, phase = divmod(position, self.period)
