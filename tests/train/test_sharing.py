@@ -81,8 +81,9 @@ def test_the_command_and_its_picture(tmp_path: Path, capsys: pytest.CaptureFixtu
     short = ["--steps", "2", "--starts", "1", "--samples", "20"]
     picture = tmp_path / "sharing.svg"
     assert main(["compare", "sharing", *short, "--output", str(picture)]) == 0
-    shown = " ".join(capsys.readouterr().out.split())  # a long path begins a line of its own
-    assert all(word in shown for word in (*SHARING, "18,432", "new, moved", f"Figure: {picture}"))
+    shown = "".join(capsys.readouterr().out.split())  # a long path is broken at the end of a line
+    words = (*SHARING, "18,432", "new, moved", f"Figure: {picture}")
+    assert all("".join(word.split()) in shown for word in words)
     assert "nearest convolution" in picture.read_text(encoding="utf-8")
     assert main(["compare", "sharing", *short, "--channels", "2", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)

@@ -243,6 +243,11 @@ class SharedBatchNorm(nn.modules.batchnorm._BatchNorm):
         self.running_var.lerp_(variance.to(self.running_var), share)
 
 
+# Groups that have ended. They stay until the process ends: PyTorch's destructor of one joins its threads while it holds
+# the interpreter's lock, for which a thread that drops the tensors of the last message may still wait.
+_ENDED: list[object] = []
+
+
 @contextlib.contextmanager
 def open_processes(config: TrainConfig) -> Iterator[Processes]:
     """Join the processes that ``torchrun`` has started; without it this process trains by itself.
@@ -275,6 +280,7 @@ def open_processes(config: TrainConfig) -> Iterator[Processes]:
         try:
             yield processes
         finally:
+            _ENDED.append(distributed.group.WORLD)
             distributed.destroy_process_group()
 
 
