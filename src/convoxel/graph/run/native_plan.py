@@ -458,4 +458,4 @@ _WRITERS: Mapping[str, Callable[[_Book, _Expressions, Any], object]] = {
     "floats": lambda book, numbers, value: book.tensor(np.ascontiguousarray(value, np.float32)),
     "int32s": lambda book, numbers, value: book.tensor(np.ascontiguousarray(value, np.int32)),
 }  # fmt: skip
-"""How a file holds a value of each type of ``native.plan.step_parameters``."""
+"""The form in which a file holds a value of each type of ``native.plan.step_parameters``."""
