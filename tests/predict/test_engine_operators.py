@@ -168,6 +168,8 @@ def test_layers_of_a_network_run_on_the_engine_as_in_pytorch(name: str, operator
         (nn.Conv2d(64, 64, 3).double(), (2, 64, 64, 64)),
         (nn.Conv2d(64, 64, 2, padding="same"), (2, 64, 64, 64)),
         (nn.Conv2d(64, 64, 3, stride=2), (2, 64, 64, 64)),
+        (nn.Conv3d(4, 4, 2, padding="same"), (1, 4, 32, 32, 32)),
+        (nn.Conv3d(4, 4, (3, 3, 4), padding="same"), (1, 4, 32, 32, 32)),
         (nn.Conv2d(64, 64, 3), (1, 64, 8, 8)),
         (nn.Conv2d(64, 64, 3), (64, 64, 64)),
         (nn.Conv1d(64, 64, 3), (2, 64, 8192)),
@@ -203,3 +205,7 @@ def test_nothing_is_kept_where_no_gradients_are_wanted() -> None:
 def test_mistakes_are_told_by_pytorch() -> None:
     with EngineOperators(), pytest.raises(RuntimeError, match="expected input"):
         nn.Conv2d(4, 4, 3)(torch.randn(2, 3, 64, 64))
+    with EngineOperators(), pytest.raises(RuntimeError, match="negative padding"):
+        torch.conv3d(torch.randn(1, 2, 40, 40, 40), torch.randn(2, 2, 3, 3, 3, requires_grad=True), padding=-1)
+    with EngineOperators(), pytest.raises(ValueError, match="more than 1 spatial element"):
+        nn.InstanceNorm3d(300, affine=True)(torch.randn(200, 300, 1, 1, 1))

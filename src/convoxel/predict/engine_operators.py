@@ -284,7 +284,10 @@ def _conv(
     """Return what PyTorch's function of these arguments returns, or None if PyTorch is to compute it."""
     axes = weight.dim() - 2
     if padding == "same":
-        padding = [d * (k - 1) // 2 for d, k in zip(_each(dilation, axes), weight.shape[2:], strict=True)]
+        reach = [d * (k - 1) for d, k in zip(_each(dilation, axes), weight.shape[2:], strict=True)]
+        if any(length % 2 for length in reach):
+            return None  # more padding at one end than at the other
+        padding = [length // 2 for length in reach]
     elif padding == "valid":
         padding = 0
     numbers = [_each(value, axes) for value in (stride, padding, dilation, 0)]
@@ -306,7 +309,7 @@ def _instance_norm(
 ) -> Tensor | None:  # fmt: skip
     if weight is None or bias is None or running_mean is not None or not use_input_stats or input.dim() != 5:
         return None
-    if not _is_float(input, weight, bias) or input.numel() < _LEAST_NUMBERS:
+    if not _is_float(input, weight, bias) or input.numel() < _LEAST_NUMBERS or input[0, 0].numel() == 1:
         return None
     found: Tensor = instance_norm(input, weight, bias, eps)
     return found
@@ -335,7 +338,7 @@ def _replace(
     stride, padding, dilation, extra = numbers
     if x.dim() != weight.dim() or x.dim() == 3 or groups != 1 or not _is_float(x, weight):
         return None
-    if x.shape[1] != weight.shape[0 if transposed else 1]:
+    if x.shape[1] != weight.shape[0 if transposed else 1] or min(padding) < 0 or min(*stride, *dilation) < 1:
         return None  # PyTorch says what does not fit
     size = _out_size(x, weight, Window(stride, padding, dilation), extra, transposed)
     if min(size) < 1:
