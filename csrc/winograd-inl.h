@@ -396,14 +396,18 @@ void for_batches(const WinogradShape& s, const WinogradTile& tile, int64_t chann
   }
 }
 
-template <class T, class Points>
-void transform_input(const WinogradShape& s, const WinogradTile& tile, const T* src, const int64_t* src_step,
-                     int64_t channels, Points* points, int64_t point_step, float* scratch) {
+// Transforms a tile of `size` numbers per axis into its points, last axis first. pass(passes, i, count) is the function
+// of the i-th of `count` passes, of which the first reads the image.
+template <class T, class Points, class PassOf>
+void transform_tile(const WinogradShape& s, const int* size, const WinogradTile& tile, const T* src,
+                    const int64_t* src_step, int64_t channels, Points* points, int64_t point_step, float* scratch,
+                    const PassOf& pass) {
   const int64_t a[3] = {s.m[0] + s.r[0] - 1, s.m[1] + s.r[1] - 1, s.m[2] + s.r[2] - 1};
   int axes[3];
   const int count = transformed_axes(s, true, axes);
   const int64_t step = vectors_together(s.points()) * kV;
   for_batches(s, tile, channels, [&](Pass& p) {
+    int64_t lines[3] = {size[0], size[1], size[2]};
     const Lattice image{const_cast<T*>(src) + p.channel, {src_step[0], src_step[1], src_step[2]}};
     const Lattice between{scratch, {a[1] * a[2] * step, a[2] * step, step}};
     const Lattice result{points + p.channel, {a[1] * a[2] * point_step, a[2] * point_step, point_step}};
@@ -411,12 +415,22 @@ void transform_input(const WinogradShape& s, const WinogradTile& tile, const T* 
       p.axis = axes[i];
       p.in = i == 0 ? image : between;
       p.out = i == count - 1 ? result : between;
-      p.lines[0] = a[other_axis(p.axis, 0)];
-      p.lines[1] = a[other_axis(p.axis, 1)];
-      const AxisPasses& passes = passes_of(s.m[p.axis], s.r[p.axis]);
-      (i == 0 ? passes.reading<T>() : i == count - 1 ? passes.ending<Points>() : passes.input)(p);
+      p.lines[0] = lines[other_axis(p.axis, 0)];
+      p.lines[1] = lines[other_axis(p.axis, 1)];
+      pass(passes_of(s.m[p.axis], s.r[p.axis]), i, count)(p);
+      lines[p.axis] = a[p.axis];
     }
   });
+}
+
+template <class T, class Points>
+void transform_input(const WinogradShape& s, const WinogradTile& tile, const T* src, const int64_t* src_step,
+                     int64_t channels, Points* points, int64_t point_step, float* scratch) {
+  const int size[3] = {s.m[0] + s.r[0] - 1, s.m[1] + s.r[1] - 1, s.m[2] + s.r[2] - 1};
+  transform_tile(s, size, tile, src, src_step, channels, points, point_step, scratch,
+                 [](const AxisPasses& passes, int i, int count) {
+                   return i == 0 ? passes.reading<T>() : i == count - 1 ? passes.ending<Points>() : passes.input;
+                 });
 }
 
 template <class T>
@@ -464,26 +478,8 @@ void winograd_output(const WinogradShape& s, const WinogradTile& tile, const flo
 
 void winograd_gradient(const WinogradShape& s, const WinogradTile& tile, const float* src, const int64_t* src_step,
                        int64_t channels, float* points, int64_t point_step, float* scratch) {
-  const int64_t a[3] = {s.m[0] + s.r[0] - 1, s.m[1] + s.r[1] - 1, s.m[2] + s.r[2] - 1};
-  int axes[3];
-  const int count = transformed_axes(s, true, axes);
-  const int64_t step = vectors_together(s.points()) * kV;
-  for_batches(s, tile, channels, [&](Pass& p) {
-    int64_t size[3] = {s.m[0], s.m[1], s.m[2]};
-    const Lattice image{const_cast<float*>(src) + p.channel, {src_step[0], src_step[1], src_step[2]}};
-    const Lattice between{scratch, {a[1] * a[2] * step, a[2] * step, step}};
-    const Lattice result{points + p.channel, {a[1] * a[2] * point_step, a[2] * point_step, point_step}};
-    for (int i = 0; i < count; ++i) {
-      p.axis = axes[i];
-      p.in = i == 0 ? image : between;
-      p.out = i == count - 1 ? result : between;
-      p.lines[0] = size[other_axis(p.axis, 0)];
-      p.lines[1] = size[other_axis(p.axis, 1)];
-      const AxisPasses& passes = passes_of(s.m[p.axis], s.r[p.axis]);
-      (i == 0 ? passes.read_gradient : passes.gradient)(p);
-      size[p.axis] = a[p.axis];
-    }
-  });
+  transform_tile(s, s.m, tile, src, src_step, channels, points, point_step, scratch,
+                 [](const AxisPasses& passes, int i, int) { return i == 0 ? passes.read_gradient : passes.gradient; });
 }
 
 // Kernels are transformed in double, since they are transformed once for many products.
