@@ -204,7 +204,8 @@ class InstanceGradient {
     for (int64_t i = 0; i < src_.batch * channels; ++i) {
       const int64_t c = i % channels, at = i / channels * 2 * channels + c;
       const double rounding = first[i] / count - static_cast<double>(mean[i]);
-      const double variance = std::max(0.0, second[i] / count - rounding * rounding);
+      const double spread = second[i] / count - rounding * rounding;
+      const double variance = spread < 0 ? 0 : spread;  // NaN stays
       const double inverse = 1.0 / std::sqrt(variance + static_cast<double>(eps_));
       const double plain = sums[at], product = (sums[at + channels] - rounding * plain) * inverse;
       const double scale = inverse * weight_[c], slope = -scale * inverse * product / count;

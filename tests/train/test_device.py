@@ -57,6 +57,13 @@ def test_a_gpu_gets_the_precision_of_its_matrix_units(
     assert kept == on_cpu
 
 
+@pytest.mark.parametrize("entries", [{"precision": "bfloat16"}, {"compile": True}])
+def test_our_engine_is_refused_where_it_computes_nothing(entries: dict[str, Any]) -> None:
+    assert plan_computation(stated(device="cpu", **entries), 3)["engine"] == "torch"
+    with pytest.raises(ConfigError, match="engine: convoxel computes float32 on the CPU"):
+        plan_computation(stated(device="cpu", engine="convoxel", **entries), 3)
+
+
 @pytest.mark.parametrize(
     ("entry", "value", "told"),
     [("device", "gpu", "auto, cpu, cuda"), ("compile", "sometimes", "true, false or auto"),

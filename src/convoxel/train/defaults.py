@@ -227,21 +227,21 @@ def plan_computation(config: TrainConfig, dims: int) -> JsonObject:
     """Return the entries that say where and how a run is computed, as far as no step needs to be measured for them.
 
     Raises:
-        ConfigError: the device is not here.
+        ConfigError: the device is not here, or ``engine`` computes no such steps.
     """
     device = choose_device(config.device or "auto")
     chosen: JsonObject = {"device": str(device), "precision": config.precision or _plan_precision(device, dims)}
     if config.num_workers is None:
         # A GPU waits while samples are prepared between its steps.
         chosen["num_workers"] = 0 if device.type == "cpu" else max(1, min(8, (os.cpu_count() or 2) - 1))
+    serves = device.type == "cpu" and chosen["precision"] == "float32" and not config.compile
     if config.engine is None:
-        kept = (
-            device.type == "cpu"
-            and dims == 3
-            and chosen["precision"] == "float32"
-            and config.channels_last is not False
+        chosen["engine"] = "convoxel" if serves and dims == 3 and config.channels_last is not False else "torch"
+    elif config.engine == "convoxel" and not serves:
+        raise ConfigError(
+            f"engine: convoxel computes float32 on the CPU, without torch.compile, but this run has device={device}, "
+            f"precision={chosen['precision']}, compile={bool(config.compile)}. Leave engine out, or change these."
         )
-        chosen["engine"] = "convoxel" if kept and not config.compile else "torch"
     if device.type != "cuda":
         if config.channels_last is None:
             chosen["channels_last"] = device.type == "cpu"
