@@ -1,22 +1,13 @@
 // In place of call.js in pages that are files: answers that Python gave when the page was written. Where the site brings
 // Python along and comes from a server, Python in the page answers everything else.
 
+import { Refusal, refuseAll, settle, wait } from "./waiting.js";
+
 const answers = JSON.parse(document.getElementById("answers").textContent);
 const { live, python } = document.body.dataset;
 const note = document.getElementById("python");
 const canCompute = Boolean(python) && location.protocol.startsWith("http");
-const waiting = new Map();
 let worker = null;
-let last = 0;
-
-/** A refusal, in words for people. */
-export class Refusal extends Error {}
-
-function count() {
-  document.body.dataset.asking = waiting.size;
-}
-
-count();
 
 function say(text) {
   if (note) note.textContent = text;
@@ -28,37 +19,21 @@ function start() {
   worker.onmessage = ({ data }) => {
     if (data.failed) return fail(data.failed);
     say("Live: computed by Python in this page.");
-    const asked = waiting.get(data.id);
-    waiting.delete(data.id);
-    count();
-    if (!asked) return;
     const answer = JSON.parse(data.answer);
-    if (answer.error) asked.reject(new Refusal(answer.error));
-    else asked.resolve(answer);
+    settle(data.id, answer.error, () => answer);
   };
   worker.onerror = (event) => fail(event.message ?? "the worker did not start");
 }
 
 function fail(reason) {
   say("Python could not be loaded; the page shows what was kept.");
-  for (const asked of waiting.values()) asked.reject(new Refusal(`Python could not be loaded into this page (${reason}). For everything: ${live}`));
-  waiting.clear();
-  count();
+  refuseAll(`Python could not be loaded into this page (${reason}). For everything: ${live}`);
 }
 
 /** Ask Python in the page; null where a newer question of the same slot came in between. */
 function compute(name, pairs, slot) {
   if (!worker) start();
-  for (const [id, asked] of waiting) {
-    if (asked.slot !== slot) continue;
-    waiting.delete(id);
-    asked.resolve(null);
-  }
-  return new Promise((resolve, reject) => {
-    waiting.set(++last, { slot, resolve, reject });
-    count();
-    worker.postMessage({ id: last, name, pairs });
-  });
+  return wait(slot, (id) => worker.postMessage({ id, name, pairs }));
 }
 
 export async function ask(name, pairs, slot = name) {
@@ -75,3 +50,4 @@ export async function ask(name, pairs, slot = name) {
 
 export const askPicture = ask;
 export const act = ask;
+export { Refusal };
