@@ -86,7 +86,8 @@ def launch(*configs: TrainConfig) -> list[subprocess.CompletedProcess[str]]:
         )
         for rank in range(2)
     ]
-    return [subprocess.CompletedProcess([], each.wait(), *each.communicate()) for each in started]
+    said = [each.communicate() for each in started]
+    return [subprocess.CompletedProcess([], each.returncode, *texts) for each, texts in zip(started, said, strict=True)]
 
 
 def test_two_processes_train_as_one_and_notice_a_death(tmp_path: Path) -> None:

@@ -124,6 +124,14 @@ Regions = Annotated[
 IgnoreLabel = Annotated[
     int | None, typer.Option(metavar="VALUE", help="Label value of voxels that count nowhere (default: none).")
 ]
+TrainingTask = Annotated[str | None, typer.Argument(metavar="segment|classify|regress", help="Task of the network.")]
+TrainingEpochs = Annotated[int | None, typer.Option(help="Number of epochs, instead of --minutes.")]
+Assigned = Annotated[
+    list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A setting as name=value; may be repeated.")
+]
+ConfigFile = Annotated[
+    Path | None, typer.Option(metavar="FILE.yaml", help="Configuration file; other options override it.")
+]
 Threads = Annotated[int | None, typer.Option(help="Number of CPU threads (default: all).")]
 Tile = Annotated[
     str | None, typer.Option(metavar="SIZE", help="Most pixels of a tile along each axis, such as 256 or 64,256,256.")

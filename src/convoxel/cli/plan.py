@@ -7,25 +7,21 @@ from typing import Annotated
 
 import typer
 
-from convoxel.cli.options import Json
+from convoxel.cli.options import Assigned, ConfigFile, Json, TrainingEpochs, TrainingTask
 from convoxel.cli.screen import Screen, command_line, emit
 
 
 def plan(
-    task: Annotated[str | None, typer.Argument(metavar="segment|classify|regress", help="Task of the network.")] = None,
+    task: TrainingTask = None,
     data: Annotated[
         str | None, typer.Option(help="Folder, file of a whole data set, or a bundled set, as of `convoxel train`.")
     ] = None,
     minutes: Annotated[
         float | None, typer.Option(help="Time of the whole run in minutes; steps are measured (default: 10).")
     ] = None,
-    epochs: Annotated[int | None, typer.Option(help="Number of epochs, instead of --minutes.")] = None,
-    assign: Annotated[
-        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A setting as name=value; may be repeated.")
-    ] = None,
-    config: Annotated[
-        Path | None, typer.Option(metavar="FILE.yaml", help="Configuration file; other options override it.")
-    ] = None,
+    epochs: TrainingEpochs = None,
+    assign: Assigned = None,
+    config: ConfigFile = None,
     output: Annotated[
         Path | None, typer.Option(metavar="PLAN.yaml", help="File for the plan (default: only shown).")
     ] = None,

@@ -8,7 +8,19 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from convoxel.cli.options import Axes, IgnoreLabel, Json, Rate, Regions, ResampleLabels, Threads
+from convoxel.cli.options import (
+    Assigned,
+    Axes,
+    ConfigFile,
+    IgnoreLabel,
+    Json,
+    Rate,
+    Regions,
+    ResampleLabels,
+    Threads,
+    TrainingEpochs,
+    TrainingTask,
+)
 from convoxel.cli.parsing import parse_regions, parse_share, parse_sizes
 from convoxel.cli.progress import Meter
 from convoxel.cli.screen import Screen, by_class, command_line, duration, emit, number, plural
@@ -37,7 +49,7 @@ def _list_losses(asked: str | None) -> str | None:
 
 
 def train(
-    task: Annotated[str | None, typer.Argument(metavar="segment|classify|regress", help="Task of the network.")] = None,
+    task: TrainingTask = None,
     data: Annotated[
         str | None,
         typer.Option(help="Folder, file of a whole data set, or a bundled set: mni152 (segment), digits (classify)."),
@@ -56,7 +68,7 @@ def train(
         float | None,
         typer.Option(help="Time of the whole run in minutes, its closing evaluation included (default: 10)."),
     ] = None,
-    epochs: Annotated[int | None, typer.Option(help="Number of epochs, instead of --minutes.")] = None,
+    epochs: TrainingEpochs = None,
     validation: Annotated[
         str | None,
         typer.Option(
@@ -120,12 +132,8 @@ def train(
         ),
     ] = None,
     threads: Threads = None,
-    assign: Annotated[
-        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A setting as name=value; may be repeated.")
-    ] = None,
-    config: Annotated[
-        Path | None, typer.Option(metavar="FILE.yaml", help="Configuration file; other options override it.")
-    ] = None,
+    assign: Assigned = None,
+    config: ConfigFile = None,
     output: Annotated[Path | None, typer.Option(metavar="RUN", help="New folder for the run.")] = None,
     resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Continue the run in this folder.")] = None,
     resume_if_present: Annotated[

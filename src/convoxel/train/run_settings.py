@@ -57,7 +57,7 @@ def configure_run(
     missing = [words for name, words in _REQUIRED.items() if name not in entries and name not in assigned]
     if missing:
         raise ConfigError(
-            f"train: not given: {', '.join(missing)}. For example: "
+            f"config: not given: {', '.join(missing)}. For example: "
             "convoxel train segment --data DIR --minutes 20 --output run"
         )
     # Entries that only assignments state need some value to build the configuration that they then replace.
