@@ -44,7 +44,7 @@ USERS = {
         "files.yaml_text",
     ],
     "formats": ["data"],
-    "explore": ["explorer"],
+    "explore": ["explorer", "web"],
     "notebook": ["explorer.notebook"],
     "cluster": ["predict.ray_workers"],
     "bench": ["bench", "draw.figure", "draw.pixels"],

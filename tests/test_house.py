@@ -47,7 +47,8 @@ LAYERS = [
     ["bench"],
     ["demonstration"],
     ["cli.parsing"],
-    ["explorer"],
+    ["web"],
+    ["explorer", "serve"],
     ["cli"],
     ["__init__", "__main__"],
 ]

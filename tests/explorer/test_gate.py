@@ -16,12 +16,13 @@ from pathlib import Path
 import pytest
 
 from convoxel.errors import ConfigError
-from convoxel.explorer.gate import Gate, Key, Limits
+from convoxel.explorer.gate import Gate, Key
 from convoxel.explorer.pages import build_app
-from convoxel.explorer.serving import bind
 from convoxel.explorer.session import Session
 from convoxel.explorer.view import Query, View
 from convoxel.files.values import JsonObject
+from convoxel.web.request import Limits
+from convoxel.web.server import bind
 from tests.support.explorer import Explorer, parse, read_all, running
 
 LAYER = "/api/layer/describe?size=5x5"
@@ -283,7 +284,7 @@ def test_a_second_request_on_a_connection_may_not_be_slow_either() -> None:
 
 
 def test_it_listens_on_the_loopback_alone() -> None:
-    with bind(0) as listener:
+    with bind(0, 0) as listener:
         assert listener.getsockname()[0] == "127.0.0.1"
 
 
@@ -293,10 +294,10 @@ def test_a_taken_port_is_named(capsys: pytest.CaptureFixture[str]) -> None:
         taken.listen()
         port = taken.getsockname()[1]
         with pytest.raises(ConfigError, match=rf"port: {port} is taken by another program.*--port 0"):
-            bind(port)
+            bind(port, 0)
     for wrong in (-1, 1 << 16):
         with pytest.raises(ConfigError, match="port"):
-            bind(wrong)
+            bind(wrong, 0)
 
 
 def test_it_ends_cleanly() -> None:

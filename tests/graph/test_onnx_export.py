@@ -24,6 +24,7 @@ from convoxel.graph.ir.size import Size
 from convoxel.graph.operators.table import OPERATORS, make_node
 from convoxel.graph.write.onnx import build_model
 from convoxel.graph.write.onnx.call import RULES
+from tests.support.onnx_model import model, node
 from tools.onnx_export import check, reference, written
 
 
@@ -121,6 +122,17 @@ def test_layers_of_whole_numbers_are_quantised_ones() -> None:
 class Nested(nn.Module):
     def forward(self, x: Any, mask: Any) -> dict[str, Any]:
         return {"sum": x + mask, "pair": (x, x.amax(1)), "none": None, "odd name": mask.sum()}
+
+
+def test_outputs_of_a_model_keep_their_names(tmp_path: Path) -> None:
+    """Also through a .cvx file, and beside results that are named by their place alone."""
+    source = model([node("Relu", "x", "scores"), node("Neg", "x", "boxes/0")], outputs="scores boxes/0")
+    program = cx.load(source.SerializeToString())
+    program.save(tmp_path / "net.cvx")
+    again = cx.load((tmp_path / "net.cvx").read_bytes())
+    again.to_onnx(tmp_path / "net.onnx")
+    assert [value.name for value in onnx.load(tmp_path / "net.onnx").graph.output] == ["scores", "boxes/0"]
+    assert isinstance(again(np.ones((1, 3, 2, 2), np.float32)), tuple)
 
 
 def test_inputs_and_outputs_have_names_and_open_sizes(tmp_path: Path) -> None:

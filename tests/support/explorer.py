@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
 
-from convoxel.explorer.gate import Key, Limits
+from convoxel.explorer.gate import Key
 from convoxel.explorer.pages import VIEWS
-from convoxel.explorer.serving import bind, build_server
+from convoxel.explorer.serving import build_server
 from convoxel.explorer.session import Session
 from convoxel.explorer.view import View
+from convoxel.web.request import Limits
+from convoxel.web.server import bind
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ def parse(answer: bytes) -> Answer:
 def running(session: Session, limits: Limits | None = None, views: tuple[View, ...] = VIEWS) -> Iterator[Explorer]:
     """Run an explorer in a thread of its own."""
     key = Key()
-    with bind(0) as listener:
+    with bind(0, 0) as listener:
         server = build_server(session, key, limits, views)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()

@@ -5,31 +5,34 @@ machine (a key that only the printed address holds), not to pages of other sites
 ``Origin``, ``Sec-Fetch-Site``; no CORS), not to pages that put it into a frame. Ports are free, since a tunnel through
 ssh shows another port than ours, but ``Origin`` must name the very host and port that ``Host`` names.
 
-Sizes are limited here, and where the head of a request is read (``serving``).
+Sizes are limited here, and where the head of a request is read (``web.server``).
 """
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import hmac
-import re
 import secrets
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from html import escape
 from http.cookies import CookieError, SimpleCookie
-from typing import Any
 from urllib.parse import parse_qsl
 
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
+from convoxel.web.request import (
+    LOOPBACK,
+    App,
+    ClientGone,
+    Limits,
+    Message,
+    Receive,
+    Refusal,
+    Scope,
+    Send,
+    read_body,
+    read_headers,
+    same_secret,
+)
 
-# ``[::1]`` is what browsers write for the loopback of IPv6.
-_LOOPBACK = re.compile(r"(localhost|127\.0\.0\.1|\[::1\])(:[0-9]{1,5})?")
 _METHODS = {"GET", "HEAD", "POST", "OPTIONS"}
 _POLICY = "; ".join(
     (
@@ -47,35 +50,6 @@ HEADERS = {
     "permissions-policy": "camera=(), geolocation=(), microphone=()",
     "cache-control": "no-store",
 }
-
-
-@dataclass(frozen=True)
-class Limits:
-    """The largest request, and how long a slow one is waited for.
-
-    Attributes:
-        head_bytes: request line and headers.
-        target_bytes: path and query.
-        body_bytes: body.
-        head_s: seconds until the head of a request must be there.
-        body_s: seconds until its body must be there.
-        connections: connections at once.
-    """
-
-    head_bytes: int = 16 * 1024
-    target_bytes: int = 8 * 1024
-    body_bytes: int = 1024 * 1024
-    head_s: float = 10.0
-    body_s: float = 20.0
-    connections: int = 512
-
-
-class Refusal(Exception):
-    """A request that is not answered."""
-
-    def __init__(self, status: int, reason: str) -> None:
-        super().__init__(reason)
-        self.status, self.reason = status, reason
 
 
 class Key:
@@ -97,7 +71,7 @@ class Key:
 
     def fits(self, given: str) -> bool:
         """Return True for the token itself; the time of the comparison tells nothing about it."""
-        return hmac.compare_digest(self.token.encode(), given.encode("utf-8", "surrogatepass"))
+        return same_secret(self.token, given)
 
     def opens(self, given: str) -> bool:
         """Return True for the token, or for one for a single use, which is used up by that."""
@@ -117,7 +91,7 @@ class Gate:
         if scope["type"] != "http":
             return await self.inner(scope, receive, send)
         try:
-            headers = self._headers(scope)
+            headers = read_headers(scope, self.limits, _METHODS)
             self._check_origin(scope, headers)
             entered = self._enter(scope, headers)
             if entered is not None:
@@ -125,33 +99,16 @@ class Gate:
             self._check_key(headers)
             if scope["method"] == "OPTIONS":
                 return await _answer(send, 204, "", {"allow": ", ".join(sorted(_METHODS))})
-            body = await self._body(headers, receive)
+            body = await read_body(headers, receive, self.limits)
         except Refusal as refusal:
             return await _refuse(scope, send, refusal)
+        except ClientGone:
+            return None
         await self.inner(scope, _replay(body, receive), _with_headers(send))
-
-    def _headers(self, scope: Scope) -> dict[str, str]:
-        """Return the headers, each once, after a check of the sizes."""
-        target = len(scope["raw_path"]) + 1 + len(scope["query_string"])
-        if sum(len(name) + len(value) + 4 for name, value in scope["headers"]) > self.limits.head_bytes:
-            raise Refusal(431, f"The headers are longer than {self.limits.head_bytes} bytes.")
-        if target > self.limits.target_bytes:
-            raise Refusal(414, f"The address is longer than {self.limits.target_bytes} bytes.")
-        if scope["method"] not in _METHODS:
-            raise Refusal(405, "The explorer knows GET, HEAD, POST and OPTIONS.")
-        headers: dict[str, str] = {}
-        for name, value in scope["headers"]:
-            text = name.decode("latin-1")
-            if text in ("host", "origin", "authorization", "content-length") and text in headers:
-                raise Refusal(400, f"The header {text} came twice.")
-            # Browsers may send several cookie headers.
-            joined = f"{headers[text]}; " if text == "cookie" and text in headers else ""
-            headers[text] = joined + value.decode("latin-1")
-        return headers
 
     def _check_origin(self, scope: Scope, headers: Mapping[str, str]) -> None:
         host = headers.get("host", "")
-        if not _LOOPBACK.fullmatch(host):
+        if not LOOPBACK.fullmatch(host):
             raise Refusal(403, "The explorer answers at localhost and 127.0.0.1 alone.")
         origin = headers.get("origin")
         if origin is not None and origin != f"http://{host}":
@@ -186,30 +143,6 @@ class Gate:
             given = cookie.value
         if not self.key.fits(given.strip()):
             raise Refusal(401, "The key is wrong. Open the address that `convoxel explore` printed.")
-
-    async def _body(self, headers: Mapping[str, str], receive: Receive) -> bytes:
-        """Return the whole body, if it is small enough and comes soon enough."""
-        most = self.limits.body_bytes
-        length = headers.get("content-length", "0")
-        if not length.isdecimal() or int(length[:20]) > most:
-            raise Refusal(413, f"The body is longer than {most} bytes.")
-        try:
-            return await asyncio.wait_for(_read(receive, most), self.limits.body_s)
-        except asyncio.TimeoutError:
-            raise Refusal(408, "The body did not come in time.") from None
-
-
-async def _read(receive: Receive, most: int) -> bytes:
-    parts, size = [], 0
-    while True:
-        message = await receive()
-        part = message.get("body", b"")
-        size += len(part)
-        if size > most:
-            raise Refusal(413, f"The body is longer than {most} bytes.")
-        parts.append(part)
-        if not message.get("more_body"):
-            return b"".join(parts)
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import keyword
+import re
 from collections import namedtuple
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -14,9 +15,15 @@ from convoxel.graph.ir.size import Size
 
 @dataclass(frozen=True)
 class Leaf:
-    """The tensor at ``index`` among the graph's outputs."""
+    """A tensor.
+
+    Attributes:
+        index: its place among the graph's outputs.
+        name: the name that an ONNX model gave it; empty where results have none.
+    """
 
     index: int
+    name: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)
@@ -75,6 +82,22 @@ def assemble(structure: Structure, outputs: Sequence[Any], sizes: Mapping[str, i
     if structure.kind == "dict":
         return dict(zip(structure.keys, children, strict=True))
     return tuple(children) if structure.kind == "tuple" else children
+
+
+def name_leaves(structure: Structure, path: str = "") -> Iterator[tuple[int, str]]:
+    """Yield the index of each tensor and a name for it: its own, or that of its keys, such as ``boxes_0``.
+
+    >>> dict(name_leaves(Branch("dict", (Leaf(1), Branch("tuple", (Leaf(0, "y"), Leaf(2)))), ("a", "b"))))
+    {1: 'a', 0: 'y', 2: 'b_1'}
+    """
+    if isinstance(structure, Leaf):
+        yield structure.index, structure.name or path or "output"
+    elif isinstance(structure, Branch):
+        named = structure.kind in ("dict", "record")
+        keys = structure.keys if named else range(len(structure.children))
+        for key, child in zip(keys, structure.children, strict=True):
+            word = re.sub(r"\W", "_", str(key)) if named else str(key)
+            yield from name_leaves(child, f"{path}_{word}" if path else word if named else f"output_{word}")
 
 
 def _made(name: str, keys: tuple[str, ...], children: Sequence[Any]) -> Any:

@@ -256,7 +256,7 @@ def _plain(value: object) -> object:
 
 def _nested(structure: Structure) -> JsonObject:
     if isinstance(structure, Leaf):
-        return {"leaf": structure.index}
+        return {"leaf": structure.index, **({"name": structure.name} if structure.name else {})}
     if isinstance(structure, Fixed):
         return {"fixed": _plain(structure.value)}
     keys = [_plain(key) for key in structure.keys]
@@ -360,7 +360,7 @@ def _structure(content: Json, outputs: int) -> Structure:
         index = int(content["leaf"])
         if not 0 <= index < outputs:
             raise ValueError(f"result {index} of {outputs}")
-        return Leaf(index)
+        return Leaf(index, str(content.get("name", "")))
     if "fixed" in content:
         return Fixed(_tupled(content["fixed"]))
     children = tuple(_structure(child, outputs) for child in content["children"])

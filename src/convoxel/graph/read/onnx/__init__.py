@@ -131,7 +131,7 @@ class _Walk:
         outputs = [self._output(info) for info in onnx_graph.output]
         if not outputs:
             raise GraphError("load: the model has no output; expected at least one.")
-        leaves = tuple(Leaf(index) for index in range(len(outputs)))
+        leaves = tuple(Leaf(index, info.name) for index, info in enumerate(onnx_graph.output))
         return self._reader.graph(outputs), leaves[0] if len(leaves) == 1 else Branch("tuple", leaves)
 
     def _initialise(self, onnx_graph: onnx.GraphProto) -> None:

@@ -9,8 +9,7 @@ exactly an engine is to multiply.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import onnx
@@ -19,7 +18,7 @@ from onnx import helper
 from convoxel import __version__
 from convoxel.errors import UnsupportedError
 from convoxel.graph.ir.graph import Graph, Value
-from convoxel.graph.ir.pytree import Branch, Leaf, Structure
+from convoxel.graph.ir.pytree import Structure, name_leaves
 from convoxel.graph.ir.size import Size
 from convoxel.graph.write.onnx import normalisation, numeric, spatial, tensors
 from convoxel.graph.write.onnx.call import RULES, Call, Writer, onnx_type
@@ -116,7 +115,7 @@ def _check_conditions(writer: Writer) -> None:
 
 def _outputs(writer: Writer, structure: Structure) -> list[onnx.ValueInfoProto]:
     """Return the outputs, which get names of their own: those of the results' keys, or numbers."""
-    found, wanted = [], dict(_leaf_names(structure, ""))
+    found, wanted = [], dict(name_leaves(structure))
     made = {name for node in writer.nodes for name in node.output}
     renamed: dict[str, str] = {}
     for index, result in enumerate(writer.graph.outputs):
@@ -136,18 +135,6 @@ def _outputs(writer: Writer, structure: Structure) -> list[onnx.ValueInfoProto]:
             for place, name in enumerate(names):
                 names[place] = renamed.get(name, name)
     return found
-
-
-def _leaf_names(structure: Structure, path: str) -> Iterator[tuple[int, str]]:
-    """Yield the index of each result and a name for it."""
-    if isinstance(structure, Leaf):
-        yield structure.index, path or "output"
-    elif isinstance(structure, Branch):
-        named = structure.kind in ("dict", "record")
-        keys = structure.keys if named else range(len(structure.children))
-        for key, child in zip(keys, structure.children, strict=True):
-            word = re.sub(r"\W", "_", str(key)) if named else str(key)
-            yield from _leaf_names(child, f"{path}_{word}" if path else word if named else f"output_{word}")
 
 
 def _dims(value: Value) -> list[int | str]:
