@@ -20,6 +20,7 @@ from convoxel.errors import ConfigError, ShapeError
 from convoxel.inspect import separability
 from convoxel.inspect.factorisation import SCHEMES, canonical, factorise, tucker
 from convoxel.inspect.rank import factor_layers
+from convoxel.train import TrainConfig, fit, load_model, run_separation
 from tests.support.refusal import refused_command
 
 SOBEL = [[1, 0, -1], [2, 0, -2], [1, 0, -1]]
@@ -89,7 +90,7 @@ def test_D10_factorisations_are_convolutions(dims: int, scheme: str) -> None:
     for error in (1e-9, 0.2, 0.5):
         made = factorise(layer.weight, scheme, error)
         if made is None:
-            assert (scheme, dims) in (("spatial", 1), ("planar", 1), ("planar", 2))
+            assert (scheme, dims) in (("spatial", 1), ("channel_spatial", 1), ("planar", 1), ("planar", 2))
             return
         assert made.error <= error + 1e-7
         layers = factor_layers(layer, made)
@@ -116,7 +117,7 @@ def test_report_of_layers_and_networks() -> None:
     assert [row.name for row in found.rows] == ["0", "3"], "a layer with groups is separated already"
     first = found.rows[0]
     assert (first.params, first.macs) == (448, 27 * 16 * 64) and first.time_s == 448.0
-    assert {other.scheme for other in first.alternatives} == {"spatial", "channel", "depthwise"}
+    assert {other.scheme for other in first.alternatives} == {"spatial", "channel", "channel_spatial", "depthwise"}
     assert all(other.macs and other.time_s for other in first.alternatives)
     assert json.loads(json.dumps(found.to_dict()))["layers"][0]["shape"] == [16, 3, 3, 3]
     assert "spatial" in str(found) and "16×3×3×3" in str(found)
@@ -216,10 +217,12 @@ def test_D11_accuracy_budget_is_kept_with_fine_tuning() -> None:
 
 
 @pytest.mark.parametrize("entries, error, match", [
-    ({}, ConfigError, "give one limit, max_error or max_accuracy_loss"),
+    ({}, ConfigError, "give one limit, max_error, max_accuracy_loss or max_loss"),
     ({"max_error": 0.1, "max_accuracy_loss": 0.1}, ConfigError, "give one limit"),
     ({"max_error": -1.0}, ConfigError, "max_error is -1.0, but it must be a number of at least 0"),
     ({"max_accuracy_loss": 0.1}, ConfigError, "max_accuracy_loss needs score"),
+    ({"max_loss": 0.1}, ConfigError, "max_loss needs loss"),
+    ({"max_error": 0.1, "goal": "size"}, ConfigError, "goal is 'size', but it can be 'time', 'macs' or 'params'"),
     ({"max_error": 0.1, "schemes": ["svd"]}, ConfigError, "schemes has 'svd', but there are 'spatial'"),
 ])  # fmt: skip
 def test_refusals_of_limits(entries: dict[str, Any], error: type[Exception], match: str) -> None:
@@ -240,6 +243,70 @@ def test_refusals_of_networks() -> None:
         cnn.restore_separated(network(1), [{"name": "5", "factors": []}])
 
 
+@pytest.mark.parametrize("shapes", [
+    [],
+    [((4, 12, 3), (0,), 1)],
+    [((10**9, 12, 3), (0,), 1), ((12, 10**9, 1), (), 1)],
+    [((4, 12, 3), (0,), 1), ((12, 4, 3), (0,), 1)],
+    [((4, 12, 5), (0,), 1), ((12, 4, 1), (), 1)],
+    [((4, 12, 1), (), 1), ((12, 4, 1), (), 1)],
+    [((12, 12, 3), (0,), 5)],
+])  # fmt: skip
+def test_factors_that_make_another_kernel_are_refused(
+    shapes: list[tuple[tuple[int, ...], tuple[int, ...], int]],
+) -> None:
+    factors = [{"shape": shape, "axes": axes, "groups": groups} for shape, axes, groups in shapes]
+    with pytest.raises(ConfigError, match=r"the factors of '0' do not make its kernel \(12, 12, 3\)"):
+        cnn.restore_separated(network(1), [{"name": "0", "factors": factors}])
+
+
+def test_ranks_by_the_loss_of_the_task_and_what_has_to_fall() -> None:
+    net = network(3)
+    x = torch.randn(2, 12, 5, 5, 5)
+    with torch.no_grad():
+        wanted = net(x)
+    asked: list[int] = []
+
+    def loss(model: nn.Module) -> float:
+        assert not model.training
+        asked.append(1)
+        with torch.no_grad():
+            return 0.25 + float((model(x) - wanted).square().mean() / wanted.square().mean())
+
+    clocked: list[int] = []
+
+    def clock(module: nn.Module, shape: Sequence[int]) -> float:
+        clocked.append(1)
+        return 1.0
+
+    found = cnn.separate(net, x, max_loss=0.01, loss=loss, goal="params", measure=clock)
+    assert found.score is not None and found.score[0] == -0.25 and found.score[0] - found.score[1] <= 0.01
+    assert -loss(found.model) == pytest.approx(found.score[1]) and found.params[1] < found.params[0] * 0.9
+    assert {row.name for row in found.replacements} == {"0", "1"} and found.error > 0
+    assert all(row.loss_rise is not None and row.output_error is None for row in found.replacements)
+    assert len(clocked) < 20 < len(asked), "what is counted needs no clock, but for the layers that are told"
+    none = cnn.separate(net, x, max_loss=0.01, loss=loss, measure=clock)
+    assert none.replacements == () and none.score == (-0.25, -0.25), "no layer is faster by this clock"
+
+
+def test_dropout_before_a_layer_is_before_its_parts() -> None:
+    net = cx.models.build("unet", 3, 1, 2, levels=1, width=8, dropout=0.5, dropout_where="all")
+    hooked = ((name, module) for name, module in net.named_modules() if isinstance(module, nn.Conv3d))
+    name, layer = next(row for row in hooked if row[1]._forward_pre_hooks)
+    made = factorise(layer.weight, "channel", 0.0)
+    assert made is not None
+    factors = [{"shape": factor.weight.shape, "axes": factor.axes, "groups": 1} for factor in made.factors]
+    parts = cnn.restore_separated(net, [{"name": name, "factors": factors}]).get_submodule(name)
+    x = torch.ones(1, layer.in_channels, 4, 4, 4)
+    torch.nn.init.ones_(parts[0].weight)
+    torch.manual_seed(0)
+    seen = []
+    parts[0].register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
+    parts.train()(x)
+    parts.eval()(x)
+    assert set(seen[0].unique().tolist()) == {0.0, 2.0} and torch.equal(seen[1], x)
+
+
 # ---- the command -----------------------------------------------------------------------------------------
 
 
@@ -247,8 +314,6 @@ def test_refusals_of_networks() -> None:
 def test_D11_separate_command(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from convoxel.train import TrainConfig, fit, run_separation
-
     run, output = tmp_path / "run", tmp_path / "smaller"
     fit(TrainConfig.build(task="classify", data="digits", output=str(run), model="course_vgg", width=0.125, epochs=1,
                           steps_per_epoch=2, batch_size=4, tensorboard=False))  # fmt: skip
@@ -256,16 +321,20 @@ def test_D11_separate_command(
     assert main(["separate", str(run), "--max-error", "0.5", "--output", str(output), "--json"]) == 0
     figures = json.loads(capsys.readouterr().out)
     assert figures["error"] <= 0.5 and figures["replacements"] and figures["output"] == str(output)
-    model = run_separation.load_separated(output)
+    smaller = load_model(output)
+    assert sum(p.numel() for p in smaller.network.parameters()) == figures["params"][1] and smaller.step == 2
+    assert main(["compile", str(output), "--output", str(tmp_path / "network.cvx")]) == 0
     x = torch.randn(3, 1, 8, 8)
-    assert np.allclose(cx.load(output / "network.cvx")(x.numpy()), model(x).detach().numpy(), atol=1e-4)
+    y = cx.load(tmp_path / "network.cvx")(x.numpy())
+    assert np.allclose(y, smaller.network(x).detach().numpy(), atol=1e-4)
+    capsys.readouterr()
     plot = tmp_path / "trials.svg"
     assert main(["separate", str(run), "--max-accuracy-loss", "1.0", "--fine-tune", "1", "--plot", str(plot)]) == 0
     shown = capsys.readouterr().out
     assert "× as fast on engine convoxel" in shown and f"Figure: {plot}" in shown
     assert "validation score" in plot.read_text(encoding="utf-8") and "trained" in plot.read_text(encoding="utf-8")
     line = refused_command(capsys, "separate", run, "--plot", plot)
-    assert "plot: given without max_accuracy_loss; expected both" in line
+    assert "plot: given without max_accuracy_loss or max_loss" in line
     line = refused_command(capsys, "separate", run, "--max-accuracy-loss", "1", "--plot", tmp_path / "no" / "a.svg")
     assert "plot: the folder of" in line
     line = refused_command(capsys, "separate", run, "--max-error", "0.1", "--max-accuracy-loss", "0.1")
@@ -274,6 +343,38 @@ def test_D11_separate_command(
     assert "exists and is not empty" in refused_command(capsys, "separate", run, "--output", output)
     assert "does not exist" in refused_command(capsys, "separate", tmp_path / "none")
     assert "batch: got 0; expected" in refused_command(capsys, "separate", run, "--batch", "0")
-    (output / "separation.json").write_text("{")
-    with pytest.raises(cx.DataError, match="expected the file that `convoxel separate --output` wrote"):
-        run_separation.load_separated(output)
+    assert "minutes: given with epochs" in refused_command(capsys, "separate", run, "--minutes", "1", "--epochs", "1")
+    assert "epochs: given without --output" in refused_command(capsys, "separate", run, "--epochs", "1")
+
+
+@pytest.mark.slow
+def test_volumes_become_a_smaller_run_that_trains_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(run_separation._CLOCKS, "convoxel", weights_as_time)
+    data, run, output = tmp_path / "data", tmp_path / "run", tmp_path / "smaller"
+    data.mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(4):
+        image = rng.standard_normal((8, 16, 16)).astype(np.float32)
+        np.save(data / f"image_train{number:02d}.npy", image)
+        np.save(data / f"label_train{number:02d}.npy", (image > 0.5).astype(np.uint8))
+    fit(TrainConfig.build(task="segment", data=str(data), output=str(run), levels=1, width=8, epochs=1, seed=3,
+                          steps_per_epoch=2, batch_size=2, patch=(8, 8, 8), tensorboard=False))  # fmt: skip
+    stated = ["--max-loss", "0.05", "--goal", "params", "--fine-tune", "1", "--epochs", "2", "--output", str(output)]
+    assert main(["separate", str(run), *stated, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["steps"] == 4
+    figures = json.loads((output / "separation.json").read_text())
+    assert figures["loss"][1] <= figures["loss"][0] + 0.05 and figures["params"][1] < figures["params"][0]
+    assert {"rank", "ranks"} & figures["replacements"][0].keys() and figures["metric"][0] is not None
+    smaller, whole = load_model(output), load_model(run)
+    assert sum(p.numel() for p in smaller.network.parameters()) == figures["params"][1]
+    assert smaller.config.learning_rate == pytest.approx(0.1 * (whole.config.learning_rate or 0.0))
+    assert smaller.metric is None or smaller.metric >= figures["metric"][1], "tuning never makes it worse"
+    assert json.loads((output / "split.json").read_text()) == json.loads((run / "split.json").read_text())
+    capsys.readouterr()
+    assert main(["train", "--resume", str(output), "--epochs", "3", "--force", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["steps"] == 6
+    twice = tmp_path / "twice"
+    assert main(["separate", str(output), "--max-error", "0.9", "--goal", "params", "--output", str(twice)]) == 0
+    assert len(load_model(twice).config.separated) > len(smaller.config.separated), "parts are separated again"

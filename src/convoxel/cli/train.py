@@ -202,7 +202,7 @@ def train(
     result = run_training(made, screen, resume=resume is not None, force=force)
     if not result.first:  # one of several processes: the first one tells how it went
         raise typer.Exit(128 + (result.signal or 2) if result.interrupted else 0)
-    _finish(made, result, screen, json)
+    finish_training(made, result, screen, json)
 
 
 def run_training(config: TrainConfig, screen: Screen, *, resume: bool, force: bool = False) -> RunResult:
@@ -218,7 +218,7 @@ def run_training(config: TrainConfig, screen: Screen, *, resume: bool, force: bo
         return fit(config, resume=resume, force=force, on_progress=meter, on_plan=show)
 
 
-def _finish(config: TrainConfig, result: RunResult, screen: Screen, json: bool) -> None:
+def finish_training(config: TrainConfig, result: RunResult, screen: Screen, json: bool) -> None:
     """Print how a run went, write its report, and leave with the signal's code if one ended it."""
     from convoxel.report import write_report
     from convoxel.train import started_from

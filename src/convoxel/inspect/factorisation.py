@@ -9,6 +9,7 @@ convolutions whose composition has the kernel Ŵ. The schemes are rows of ``SCHE
 - ``planar``: in 3-D 1×k×k then k×1×1, the 2.5-D kernel.
 - ``channel``: 1×1 to fewer channels, the kernel there, 1×1 back (Tucker-2; Kim et al. 2016, arXiv 1511.06530). For a
   kernel of one position: two linear maps.
+- ``channel_spatial``: the same with the kernel between them cut along space.
 - ``depthwise``: a few kernels for each input channel, then 1×1 (Guo et al. 2018, arXiv 1808.05517).
 
 Nothing here trains or measures.
@@ -228,10 +229,33 @@ def _depthwise(weight: Tensor, error: float) -> Factorisation | None:
     return Factorisation("depthwise", (count,), factors, _distance(weight.flatten(2), total))
 
 
+# ---- along channels and space ------------------------------------------------------------------------------
+
+
+def _channel_spatial(weight: Tensor, error: float) -> Factorisation | None:
+    """Factorise along channels, and the kernel that is left in the middle into one convolution for each axis.
+
+    The middle is an orthogonal projection of the kernel, so the squares of both errors add up.
+    """
+    wide = [(axis,) for axis, size in enumerate(weight.shape[2:]) if size > 1]
+    if len(wide) < 2:
+        return None
+    outer = _channel(weight, error / math.sqrt(2))
+    assert outer is not None  # it applies to every kernel
+    first, core, last = outer.factors
+    share = float(core.weight.norm()) / (float(weight.norm()) or 1.0)
+    left = math.sqrt(max(error**2 - outer.error**2, 0.0)) / (share or 1.0)
+    inner = _train("spatial", core.weight, wide, left)
+    ranks = (outer.ranks[0], *inner.ranks, outer.ranks[1])
+    total = math.hypot(outer.error, inner.error * share)
+    return Factorisation("channel_spatial", ranks, (first, *inner.factors, last), total)
+
+
 SCHEMES: dict[str, Callable[[Tensor, float], Factorisation | None]] = {
     "spatial": _spatial,
     "planar": _planar,
     "channel": _channel,
+    "channel_spatial": _channel_spatial,
     "depthwise": _depthwise,
 }
 

@@ -339,10 +339,13 @@ def factor_layers(layer: ConvLayer, made: Factorisation) -> nn.Sequential:
     True
     """
     last = len(made.factors) - 1
-    return nn.Sequential(
+    layers = nn.Sequential(
         *(_factor_layer(layer, factor, place == last and layer.bias is not None)
           for place, factor in enumerate(made.factors))
     )  # fmt: skip
+    for hook in layer._forward_pre_hooks.values():  # dropout of whole networks acts on the inputs of layers
+        layers.register_forward_pre_hook(hook)
+    return layers.train(layer.training)
 
 
 def _factor_layer(layer: ConvLayer, factor: Factor, bias: bool) -> nn.Module:

@@ -75,6 +75,32 @@ class ConstraintConfig(Entries):
         return self
 
 
+class FactorConfig(Entries):
+    """One of the convolutions that stand in the place of a larger one; see ``convoxel.nn.separate``.
+
+    Args:
+        shape: shape of its weights, (out, in / groups, *kernel).
+        axes: axes whose stride, padding and dilation it has.
+        groups: number of groups of channels (default 1).
+    """
+
+    shape: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=3, max_length=5)]
+    axes: tuple[Annotated[int, Field(ge=0, le=2)], ...]
+    groups: int = Field(default=1, ge=1)
+
+
+class SeparatedConfig(Entries):
+    """A convolution of the network that smaller ones replace.
+
+    Args:
+        name: its name in the network.
+        factors: the convolutions, the first applied first.
+    """
+
+    name: _Name
+    factors: Annotated[tuple[FactorConfig, ...], Field(min_length=1)]
+
+
 _Range = tuple[Annotated[float, Field(gt=0, le=100)], Annotated[float, Field(gt=0, le=100)]]
 
 
@@ -155,6 +181,7 @@ class TrainConfig(Entries):
         width: channels of the first level, or the factor of all channels where a network has one.
         model_options: further options of the network (default none).
         weights: file of weights to start from (default none, random weights).
+        separated: convolutions that smaller ones replace, as ``convoxel separate`` found them (default none).
         patch: size of a training sample along each axis in voxels.
         slices: odd number of neighbouring slices of a volume that a 2-D network sees as channels, to segment the middle
             one (2.5-D; 1: each slice by itself) (default none: a 3-D network sees volumes).
@@ -248,6 +275,7 @@ class TrainConfig(Entries):
     width: float | None = Field(default=None, gt=0, le=1024)
     model_options: JsonObject = Field(default_factory=dict)
     weights: _Name | None = None
+    separated: tuple[SeparatedConfig, ...] = ()
 
     patch: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1, max_length=3)] | None = None
     slices: int | None = Field(default=None, ge=1, le=99)

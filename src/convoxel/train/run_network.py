@@ -12,6 +12,7 @@ from convoxel import models
 from convoxel.errors import CheckpointError, ConfigError
 from convoxel.models.monai_network import PREFIX, build_monai
 from convoxel.models.slice_network import SliceNetwork
+from convoxel.nn.separation import restore_separated
 from convoxel.train.checkpoint import Checkpoint
 from convoxel.train.config import TrainConfig
 
@@ -38,8 +39,16 @@ def build_network(config: TrainConfig, dims: int, channels: int, classes: int) -
     """Return the untrained network of a planned configuration.
 
     Raises:
-        ConfigError: the model is unknown, or does not have one of the options.
+        ConfigError: the model is unknown, does not have one of the options, or has not the convolutions that shall be
+            replaced.
     """
+    network = _build_whole(config, dims, channels, classes)
+    if not config.separated:
+        return network
+    return restore_separated(network, [row.model_dump() for row in config.separated])
+
+
+def _build_whole(config: TrainConfig, dims: int, channels: int, classes: int) -> models.Network:
     name, options = config.model or "unet", dict(config.model_options)
     if name.startswith(PREFIX):
         of_monai = {"dims": dims, "in_channels": channels, "num_classes": classes}
