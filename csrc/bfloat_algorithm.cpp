@@ -355,6 +355,7 @@ PackedWeights pack(const Convolution& conv, const ConvProblem&, const Microkerne
     const int64_t run_steps = ceil_div(run * depth.channels, kElements);
     parallel_for(threads, window.groups * strips, [&](int64_t chunk, int) {
       const int64_t group = chunk / strips, strip = chunk % strips, begin = strip * kColumns;
+      const Kernels weights = conv.kernels(group);
       const int64_t tiles = std::min<int64_t>(2, column_tiles - 2 * strip);
       uint16_t* const to =
           base + packed.phase_offset[index] + group * packed.group_step[index] + strip * steps * kParts * 2 * kTile;
@@ -366,7 +367,7 @@ PackedWeights pack(const Convolution& conv, const ConvProblem&, const Microkerne
           const int64_t pair = element % kElements / 2 * kElements + element % 2;
           for (int64_t k = begin; k < std::min(begin + kColumns, columns); ++k) {
             uint16_t* const place = at + (k - begin) / kRows * kTile + pair + (k - begin) % kRows * 2;
-            float rest = conv.weight(group * columns + k, c, tap);
+            float rest = weights.at(k, c, tap);
             for (int part = 0; part < kParts; ++part) {
               const Bfloat16 nearest = part_of(rest, part + 1 == kParts);
               place[(kParts - 1 - part) * tiles * kTile] = nearest.bits;

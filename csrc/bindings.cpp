@@ -175,7 +175,7 @@ class GilReleased {
   std::chrono::steady_clock::time_point checked_ = std::chrono::steady_clock::now();
 };
 
-using Weight = nb::ndarray<const float, nb::ndim<5>, nb::c_contig, nb::device::cpu>;
+using Weight = nb::ndarray<const float, nb::ndim<5>, nb::device::cpu>;  // of any layout whose taps follow one another
 
 template <class AnyWeight>
 Layer layer_of_array(const AnyWeight& w, const Axes& stride, const Axes& padding_low, const Axes& dilation,
@@ -185,14 +185,31 @@ Layer layer_of_array(const AnyWeight& w, const Axes& stride, const Axes& padding
   return layer_of(shape, stride, padding_low, dilation, groups, transposed);
 }
 
+// turned: the taps are those of the array in reverse.
+Kernels kernels_of(const Weight& w, const Window& window, bool turned) {
+  Kernels found;
+  found.tap = w.shape(4) > 1 ? w.stride(4) : w.shape(3) > 1 ? w.stride(3) : w.stride(2);
+  int64_t step = found.tap;
+  for (size_t axis = 5; axis-- > 2; step *= static_cast<int64_t>(w.shape(axis))) {
+    require(w.shape(axis) == 1 || w.stride(axis) == step, "Convolution: the weight's taps must follow one another.");
+  }
+  found.out = w.stride(window.transposed ? 1 : 0);
+  found.in = w.stride(window.transposed ? 0 : 1);
+  found.group = w.stride(0) * static_cast<int64_t>(w.shape(0)) / window.groups;
+  found.first = w.data() + (turned ? (window.taps() - 1) * found.tap : 0);
+  if (turned) found.tap = -found.tap;
+  return found;
+}
+
 void make_convolution(Convolution* self, Weight w, std::optional<Array> bias, Axes stride, Axes padding_low,
-                      Axes dilation, int64_t groups, bool transposed, bool from_file) {
+                      Axes dilation, int64_t groups, bool transposed, bool from_file, bool turned) {
   const Layer layer = layer_of_array(w, stride, padding_low, dilation, groups, transposed);
   if (bias) require_bias(layer, static_cast<int64_t>(bias->size()));
   // The array lives as long as its floats are needed. Any thread may drop the last reference.
   const auto kept = std::make_shared<Weight>(w);
-  new (self) Convolution(layer.window, layer.in_channels, layer.out_channels,
-                         std::shared_ptr<const float>(kept, w.data()), bias ? bias->data() : nullptr, from_file);
+  new (self)
+      Convolution(layer.window, layer.in_channels, layer.out_channels, std::shared_ptr<const float>(kept, w.data()),
+                  bias ? bias->data() : nullptr, from_file, kernels_of(w, layer.window, turned));
 }
 
 using WholeWeight = nb::ndarray<const int16_t, nb::ndim<5>, nb::c_contig, nb::device::cpu>;
@@ -438,7 +455,7 @@ NB_MODULE(_core, m) {
 
   nb::class_<Convolution>(m, "Convolution")
       .def("__init__", &make_convolution, "weight"_a, "bias"_a.none(), "stride"_a, "padding_low"_a, "dilation"_a,
-           "groups"_a, "transposed"_a, "from_file"_a)
+           "groups"_a, "transposed"_a, "from_file"_a, "turned"_a)
       .def_prop_ro("window", &window_of<Convolution>, "kernel, stride, dilation, padding_low, groups, transposed.")
       .def_prop_ro("in_channels", &Convolution::in_channels)
       .def_prop_ro("out_channels", &Convolution::out_channels)
@@ -457,10 +474,10 @@ NB_MODULE(_core, m) {
   plan.def(
           "__init__",
           [](Plan* self, int64_t arena_size, int buffers, int threads, const std::string& isa, int digits,
-             std::map<std::string, std::string> chosen) {
-            new (self) Plan(arena_size, buffers, threads, microkernel_set(isa), digits, std::move(chosen));
+             std::map<std::string, std::string> chosen, bool once) {
+            new (self) Plan(arena_size, buffers, threads, microkernel_set(isa), digits, std::move(chosen), once);
           },
-          "arena_size"_a, "buffers"_a, "threads"_a, "isa"_a, "digits"_a = 24, "chosen"_a = nb::dict())
+          "arena_size"_a, "buffers"_a, "threads"_a, "isa"_a, "digits"_a = 24, "chosen"_a = nb::dict(), "once"_a = false)
       .def(
           "candidates",
           [](const Plan& self, const Convolution& conv, View src, View dst, const std::string& algorithm, bool gated) {

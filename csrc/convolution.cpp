@@ -105,12 +105,34 @@ void require_bias(const Layer& layer, int64_t count) {
   require(count == layer.out_channels, "Convolution: the bias must have one number per output channel.");
 }
 
+Kernels Kernels::dense(const float* first, const Window& window, int64_t in_channels, int64_t out_channels) {
+  const int64_t taps = window.taps(), in = in_channels / window.groups, out = out_channels / window.groups;
+  return window.transposed ? Kernels{first, in * out * taps, taps, out * taps, 1}
+                           : Kernels{first, in * out * taps, in * taps, taps, 1};
+}
+
+void Kernels::copy_columns(const MicrokernelSet& set, int64_t t, int64_t c_begin, int64_t c_end, int64_t begin,
+                           int64_t end, float* out, int64_t step) const {
+  if (in == 1) {  // a column's channels lie side by side
+    set.transpose(out, step, &at(begin, c_begin, t), this->out, end - begin, c_end - c_begin);
+  } else {
+    for (int64_t c = c_begin; c < c_end; ++c) {
+      for (int64_t k = begin; k < end; ++k) out[(c - c_begin) * step + k - begin] = at(k, c, t);
+    }
+  }
+  if (end - begin == set.vector_floats) return;
+  for (int64_t c = 0; c < c_end - c_begin; ++c) {
+    std::fill(out + c * step + end - begin, out + c * step + set.vector_floats, 0.0f);
+  }
+}
+
 Convolution::Convolution(Window window, int64_t in_channels, int64_t out_channels, std::shared_ptr<const float> weight,
-                         const float* bias, bool from_file)
+                         const float* bias, bool from_file, std::optional<Kernels> kernels)
     : window_(window),
       in_channels_(in_channels),
       out_channels_(out_channels),
       weight_(std::move(weight)),
+      kernels_(kernels ? *kernels : Kernels::dense(weight_.get(), window, in_channels, out_channels)),
       from_file_(from_file) {
   if (bias != nullptr) {
     bias_ = allocate_floats(out_channels);
@@ -118,14 +140,6 @@ Convolution::Convolution(Window window, int64_t in_channels, int64_t out_channel
   }
   zeros_ = allocate_floats(in_channels);
   std::fill(zeros_.get(), zeros_.get() + in_channels, 0.0f);
-}
-
-const float* Convolution::kernel(int64_t k, int64_t c) const {
-  const int64_t in_group = in_channels_ / window_.groups;
-  const int64_t out_group = out_channels_ / window_.groups;
-  const int64_t row = window_.transposed ? (k / out_group * in_group + c) * out_group + k % out_group  //
-                                         : k * in_group + c;
-  return weight_.get() + row * window_.taps();
 }
 
 void Convolution::give_back(int64_t begin, int64_t end) const {
@@ -239,12 +253,20 @@ double conversion_cost(const ConvProblem& p, const MicrokernelSet& set) {
          (element_bytes(Element::kFloat32) + element_bytes(Element::kBfloat16));
 }
 
+double packing_cost(const Algorithm& algorithm, const ConvProblem& p) {
+  const double weight = algorithm.packed_numbers == nullptr
+                            ? cost::kPack * static_cast<double>(p.window.taps())
+                            : cost::kPackPoint * static_cast<double>(algorithm.packed_numbers(p));
+  return weight * static_cast<double>(p.in_channels * p.out_channels / p.window.groups);
+}
+
 }  // namespace
 
 std::vector<Candidate> rank_algorithms(const Family& family, const ConvProblem& problem, const MicrokernelSet& set) {
   const std::string& name = family.name;
   ConvProblem image = problem;
   image.batch = 1;
+  const double runs = family.once ? static_cast<double>(problem.batch) : 1;
   std::vector<Candidate> found;
   std::string refusal;
   for (const Algorithm& algorithm : algorithms()) {
@@ -253,7 +275,8 @@ std::vector<Candidate> rank_algorithms(const Family& family, const ConvProblem& 
     const std::string reason = why_not(algorithm, family.digits, problem, set, kernel);
     if (reason.empty()) {
       const double conversion = algorithm.converts(image) ? conversion_cost(image, set) : 0;
-      found.push_back({&algorithm, algorithm.cost(image, set) + conversion});
+      const double packing = family.once ? packing_cost(algorithm, image) : 0;
+      found.push_back({&algorithm, runs * (algorithm.cost(image, set) + conversion) + packing});
     } else if (refusal.empty()) {
       refusal = "algorithm '" + name + "' does not support this problem: " + reason;
     }

@@ -84,6 +84,20 @@ struct PackedWeights {
   int64_t size = 0;
 };
 
+// Weights as they lie in memory. Steps are in floats and may be negative.
+struct Kernels {
+  const float* first = nullptr;
+  int64_t group = 0, out = 0, in = 0, tap = 0;
+  const float& at(int64_t k, int64_t c, int64_t t) const { return first[k * out + c * in + t * tap]; }
+  // Copies a tap's weights of channels [c_begin, c_end) and of columns [begin, end), a vector at most, by channel,
+  // column. `step` floats lie between channels. Zeros fill the vector.
+  void copy_columns(const MicrokernelSet& set, int64_t t, int64_t c_begin, int64_t c_end, int64_t begin, int64_t end,
+                    float* out, int64_t step) const;
+
+  // Those of a dense array of this window; see Convolution.
+  static Kernels dense(const float* first, const Window& window, int64_t in_channels, int64_t out_channels);
+};
+
 struct ConvPointers {
   const void* src;  // element 0 of the source view; views say of which type
   void* dst;
@@ -176,6 +190,8 @@ struct Algorithm {
   // Whether it reads and writes the tensors as they are stored; null if it knows float32 alone. Else they are
   // converted.
   bool (*stores)(const ConvProblem&) = nullptr;
+  // Numbers of a kernel's transform; null if it packs the weights as they are.
+  int64_t (*packed_numbers)(const ConvProblem&) = nullptr;
   bool converts(const ConvProblem& p) const { return !p.is_float32() && (stores == nullptr || !stores(p)); }
 };
 
@@ -202,15 +218,17 @@ struct Candidate {
 
 // What a caller allows. A name is that of one algorithm, a family ("direct", "winograd") or "auto" (all). It may carry
 // the kernel, as in "winograd(4,3)". An algorithm that multiplies numbers of fewer binary digits is not allowed.
+// Weights that serve one run, as in training, are packed in its time.
 struct Family {
   std::string name = "auto";
   int digits = 24;
+  bool once = false;
 };
 
 // The allowed algorithms that support the problem, cheapest first. Throws Mistake with the reason if there is none.
 //
 // Invariant: the order follows from the window, the sizes of one image, and the instruction set. It depends neither on
-// the machine that runs nor on threads or the batch: equal images get equal bits.
+// the machine that runs nor on threads nor, unless the weights serve once, on the batch: equal images get equal bits.
 std::vector<Candidate> rank_algorithms(const Family& family, const ConvProblem& problem, const MicrokernelSet& set);
 
 // The algorithm called `chosen` where it is allowed and supports the problem, else the cheapest one.
@@ -223,11 +241,12 @@ std::unique_ptr<ConvRun> plan_run(const Algorithm& algorithm, const ConvSetup& s
 // A layer: window, weights and bias. Immutable. It packs its weights once for each algorithm (and packing) that asks.
 class Convolution {
  public:
-  // weight: (out_channels, in_channels / groups, kernel), or transposed (in_channels, out_channels / groups, kernel).
-  // It is kept, not copied, since weights take most of a network's memory. If it lies in a file, its pages are released
-  // as they are packed; the system reads them again if another algorithm asks.
+  // weight: (out_channels, in_channels / groups, kernel), or transposed (in_channels, out_channels / groups, kernel),
+  // without gaps unless kernels say where it lies. It is kept, not copied, since weights take most of a network's
+  // memory. If it lies in a file, its pages are released as they are packed; the system reads them again if another
+  // algorithm asks.
   Convolution(Window window, int64_t in_channels, int64_t out_channels, std::shared_ptr<const float> weight,
-              const float* bias, bool from_file = false);
+              const float* bias, bool from_file = false, std::optional<Kernels> kernels = {});
   Convolution(const Convolution&) = delete;
   Convolution& operator=(const Convolution&) = delete;
 
@@ -236,9 +255,12 @@ class Convolution {
   int64_t out_channels() const { return out_channels_; }
   const float* bias() const { return bias_.get(); }
   const float* zeros() const { return zeros_.get(); }  // in_channels of them: what padding reads
-  // The taps of output channel k and input channel c of k's group.
-  const float* kernel(int64_t k, int64_t c) const;
-  float weight(int64_t k, int64_t c, int64_t tap) const { return kernel(k, c)[tap]; }
+  // The weights of a group, by output channel of the group, input channel of the group, and tap.
+  Kernels kernels(int64_t group) const {
+    Kernels found = kernels_;
+    found.first += group * kernels_.group;
+    return found;
+  }
   // Releases the file's pages with the weights of output channels [begin, end), which have been packed.
   void give_back(int64_t begin, int64_t end) const;
 
@@ -251,6 +273,7 @@ class Convolution {
   int64_t in_channels_;
   int64_t out_channels_;
   std::shared_ptr<const float> weight_;
+  Kernels kernels_;
   bool from_file_;
   FloatBuffer bias_;
   FloatBuffer zeros_;

@@ -70,7 +70,7 @@ Step convolution_step(const char* op, const char* algorithm, double macs, std::u
 
 std::vector<Candidate> Plan::candidates(const Convolution& conv, const View& src, const View& dst,
                                         const std::string& algorithm, bool gated) const {
-  return rank_algorithms({algorithm, digits_}, problem_of(conv, src, dst, gated), set_);
+  return rank_algorithms(family(algorithm), problem_of(conv, src, dst, gated), set_);
 }
 
 void Plan::convolve(std::shared_ptr<const Convolution> conv, View src, View dst, std::optional<View> residual,
@@ -91,7 +91,7 @@ void Plan::convolve(std::shared_ptr<const Convolution> conv, View src, View dst,
   }
   std::string text = text_of_one_image(*conv, src, dst, activation, residual.has_value(), gate.has_value());
   if (chosen.empty()) chosen = chosen_for(text);
-  const Algorithm& best = choose_algorithm({algorithm, digits_}, chosen, problem, set_);
+  const Algorithm& best = choose_algorithm(family(algorithm), chosen, problem, set_);
   const PackedWeights& weights = conv->packed(best, problem, set_, threads_);
   auto run = plan_run(best, {problem, *conv, weights, set_, activation_of(activation, slope), threads_});
   const char* op = conv->window().transposed ? "conv_transpose" : "conv";
@@ -136,7 +136,7 @@ void Plan::convolve_block(std::vector<std::shared_ptr<const Convolution>> convs,
   if (depthwise + 1 < convs.size()) block.project = part(depthwise + 1);
   require(after.channels == dst.channels, "dst " + show(dst) + " has not the channels of the last convolution");
   if (residual) (block.project ? *block.project : block.depthwise).problem.residual_element = residual->element;
-  BlockPlan planned = plan_block({algorithm, digits_}, block, set_, threads_);
+  BlockPlan planned = plan_block(family(algorithm), block, set_, threads_);
   Step step = convolution_step("depthwise_block", planned.algorithm, macs, std::move(planned.run), std::move(convs),
                                src, dst, residual, {});
   step.parts = std::move(planned.parts);

@@ -26,6 +26,9 @@ constexpr double kJoin = 6.0;           // joining a vector of sums to pixels
 constexpr double kInputPoint = 9.0;     // one vector of one pass of the input transform: load, arithmetic, store
 constexpr double kOutputPoint = 5.0;    // the same of the output transform, per vector loaded or stored
 
+constexpr double kPack = 5.0;        // packing a weight, where it counts
+constexpr double kPackPoint = 14.0;  // computing and packing a number of a kernel's transform
+
 constexpr double kFft = 1.5;          // a vector computed, loaded or stored by a Fourier transform
 constexpr double kFftMove = 9.0;      // moving a number to a transform and back, in vectors
 constexpr double kFftProduct = 15.0;  // multiplying a number by the spectrum, in vectors

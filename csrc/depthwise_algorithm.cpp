@@ -86,7 +86,7 @@ PackedWeights pack(const Convolution& conv, const ConvProblem&, const Microkerne
   float* out = packed.data.get();
   for (const TapPhase& phase : phases) {
     for_taps(phase, window, [&](int64_t tap) {
-      for (int64_t c = 0; c < padded; ++c) *out++ = c < channels ? conv.weight(c, 0, tap) : 0.0f;
+      for (int64_t c = 0; c < padded; ++c) *out++ = c < channels ? conv.kernels(c).at(0, 0, tap) : 0.0f;
     });
   }
   return packed;

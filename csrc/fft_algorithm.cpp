@@ -284,7 +284,7 @@ PackedWeights pack(const Convolution& conv, const ConvProblem& problem, const Mi
     std::vector<double> values(static_cast<size_t>(conv.window().taps() * 2 * lanes), 0.0);
     for (int64_t tap = 0; tap < conv.window().taps(); ++tap) {
       for (int64_t c = vector * lanes; c < std::min((vector + 1) * lanes, conv.in_channels()); ++c) {
-        values[static_cast<size_t>(tap * 2 * lanes + c - vector * lanes)] = factor * conv.weight(c, 0, tap);
+        values[static_cast<size_t>(tap * 2 * lanes + c - vector * lanes)] = factor * conv.kernels(c).at(0, 0, tap);
       }
     }
     values = spectrum_along(values, kernel[0] * kernel[1], kernel[2], 1, lanes, axis[2].n, frequencies[2]);

@@ -78,10 +78,11 @@ class Fixed24Run final : public AlgorithmRun {
 // The power of two that makes whole numbers of 24 bits of an output's weights; none if a weight is not finite.
 std::optional<int> power_of(const Convolution& conv, int64_t column) {
   constexpr int kBits = 23, kMost = 118;  // beside the sign; beyond kMost the factor may be no float
+  const Kernels weights = conv.kernels(0);
   float largest = 0;
   for (int64_t k = 0; k < conv.in_channels(); ++k) {
     for (int64_t tap = 0; tap < conv.window().taps(); ++tap) {
-      const float size = std::abs(conv.weight(column, k, tap));
+      const float size = std::abs(weights.at(column, k, tap));
       if (!std::isfinite(size)) return std::nullopt;
       largest = std::max(largest, size);
     }
@@ -103,6 +104,7 @@ PackedWeights pack(const Convolution& conv, const ConvProblem&, const Microkerne
   packed.group_step = {0};
   packed.size = panel_words(conv.window(), channels, round_up(columns, v));
   packed.data = allocate_floats(packed.size);
+  const Kernels weights = conv.kernels(0);
   parallel_for(threads, ceil_div(columns, panel), [&](int64_t chunk, int) {
     const int64_t begin = chunk * panel, end = std::min(begin + panel, columns), width = round_up(end - begin, v);
     float* const scales = packed.data.get() + panel_words(conv.window(), channels, begin);
@@ -117,7 +119,7 @@ PackedWeights pack(const Convolution& conv, const ConvProblem&, const Microkerne
     const auto number = [&](int64_t j, int64_t k, int64_t tap) -> uint32_t {
       const float factor = factors[static_cast<size_t>(j)];
       if (begin + j >= end || k >= channels || factor == 0) return 0;
-      return static_cast<uint32_t>(static_cast<int32_t>(std::nearbyint(conv.weight(begin + j, k, tap) * factor)));
+      return static_cast<uint32_t>(static_cast<int32_t>(std::nearbyint(weights.at(begin + j, k, tap) * factor)));
     };
     for_taps(phase, conv.window(), [&](int64_t tap) {
       for (int64_t k = 0; k < channels; k += kGroup) {

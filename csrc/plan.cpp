@@ -66,12 +66,13 @@ struct Plan::Store {
 };
 
 Plan::Plan(int64_t arena_size, int buffers, int threads, const MicrokernelSet& set, int digits,
-           std::map<std::string, std::string> chosen)
+           std::map<std::string, std::string> chosen, bool once)
     : arena_size_(arena_size),
       threads_(threads),
       set_(set),
       digits_(digits),
       chosen_(std::move(chosen)),
+      once_(once),
       store_(std::make_shared<Store>()) {
   require(arena_size >= 0, "arena_size must not be negative");
   require(buffers >= 1, "a plan has at least its arena, buffer 0");

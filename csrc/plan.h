@@ -70,8 +70,9 @@ class Plan {
   // buffers: number of buffers, the arena and the caller's. Their sizes follow from the steps that are added.
   // digits: the fewest binary digits of the numbers that a convolution may multiply.
   // chosen: algorithms that were chosen before, by the text of a problem.
+  // once: whether it runs once with its weights (see Family).
   Plan(int64_t arena_size, int buffers, int threads, const MicrokernelSet& set, int digits = 24,
-       std::map<std::string, std::string> chosen = {});
+       std::map<std::string, std::string> chosen = {}, bool once = false);
   Plan(const Plan&) = delete;
   Plan& operator=(const Plan&) = delete;
 
@@ -109,6 +110,7 @@ class Plan {
   void use(const View& view, const char* what, bool written, Takes takes);
   // Registers a buffer that holds a view's numbers one after another.
   void use_dense(int buffer, const View& view, const char* what, bool written);
+  Family family(std::string algorithm) const { return {std::move(algorithm), digits_, once_}; }
   const std::string& chosen_for(const std::string& problem) const;
   struct Store;  // arenas and workspaces between runs
 
@@ -119,6 +121,7 @@ class Plan {
   const MicrokernelSet& set_;
   int digits_;
   std::map<std::string, std::string> chosen_;
+  bool once_;
   std::vector<Step> steps_;
   View result_;  // of the step that is being added
   int64_t workspace_step_ = 0;

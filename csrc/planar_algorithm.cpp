@@ -170,12 +170,13 @@ PackedWeights pack(const Convolution& conv, const ConvProblem&, const Microkerne
   packed.size = window.taps() * conv.in_channels() * conv.out_channels();
   packed.data = allocate_floats(packed.size);
   float* out = packed.data.get();
+  const Kernels weights = conv.kernels(0);
   for (int64_t first = 0; first < conv.out_channels();) {
     const int64_t outputs = Planar::group(conv.out_channels(), first);
     for (int64_t line = 0; line < lines; ++line) {
       for (int64_t c = 0; c < conv.in_channels(); ++c) {
         for (int64_t t = 0; t < width; ++t) {
-          for (int64_t k = 0; k < outputs; ++k) *out++ = conv.weight(first + k, c, line * width + t);
+          for (int64_t k = 0; k < outputs; ++k) *out++ = weights.at(first + k, c, line * width + t);
         }
       }
     }

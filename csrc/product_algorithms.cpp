@@ -293,17 +293,18 @@ PackedWeights pack_panels(const Convolution& conv, const ConvProblem&, const Mic
   const int64_t panels = ceil_div(padded, panel);
   parallel_for(threads, window.groups * panels, [&](int64_t chunk, int) {
     const int64_t g = chunk / panels, begin = chunk % panels * panel, end = std::min(begin + panel, padded);
-    for (size_t index = 0; index < phases.size(); ++index) {
-      const TapPhase& phase = phases[index];
-      float* out = packed.data.get() + packed.phase_offset[index] + g * packed.group_step[index] +
-                   begin * phase.taps() * channels;
-      for_taps(phase, window, [&](int64_t tap) {
-        for (int64_t c = 0; c < channels; ++c) {
-          for (int64_t k = begin; k < end; ++k) {
-            *out++ = k < columns ? conv.weight(g * columns + k, c, tap) : 0.0f;
-          }
-        }
-      });
+    const Kernels weights = conv.kernels(g);
+    // A vector of columns through all taps: what lies side by side in memory is read in one go.
+    for (int64_t k = begin; k < end; k += set.vector_floats) {
+      for (size_t index = 0; index < phases.size(); ++index) {
+        const TapPhase& phase = phases[index];
+        float* out = packed.data.get() + packed.phase_offset[index] + g * packed.group_step[index] +
+                     begin * phase.taps() * channels + k - begin;
+        for_taps(phase, window, [&](int64_t tap) {
+          weights.copy_columns(set, tap, 0, channels, k, std::min(k + set.vector_floats, columns), out, end - begin);
+          out += channels * (end - begin);
+        });
+      }
     }
     conv.give_back(g * columns + begin, g * columns + std::min(end, columns));
   });

@@ -417,6 +417,8 @@ int64_t pair_place(int64_t tile, int64_t c, int64_t steps, int64_t tiles) {
   return strip * steps * 2 * kTile + (c / kElements * width + tile % 2) * kTile + c % kElements / 2 * kElements + c % 2;
 }
 
+constexpr int64_t kPackChannels = 16;  // whose weights are fetched together: a cache line, where they lie side by side
+
 // Packs weights by point, group, panel, tap of the sliced axis, channel, column; those of bfloat16 by point and then as
 // BfloatProduct asks. Zeros fill the columns of the last panel and the channels of the last step.
 template <int M0, int M1, int M2, Element E>
@@ -454,12 +456,21 @@ PackedWeights pack(const Convolution& conv, const ConvProblem&, const Microkerne
     const int64_t group = chunk / vectors, begin = chunk % vectors * lanes;
     const int64_t first = begin / panel * panel;  // of the columns' panel
     const int64_t width = std::min(panel, padded - first);
+    const Kernels weights = conv.kernels(group);
     std::vector<double> values, next;
+    std::vector<float> some(static_cast<size_t>(window.taps() * kPackChannels * lanes));
     for (int64_t c = 0; c < channels; ++c) {
-      values.assign(static_cast<size_t>(window.taps() * lanes), 0.0);
-      for (int64_t k = begin; k < std::min(begin + lanes, columns); ++k) {
-        const float* const kernel = conv.kernel(group * columns + k, c);
-        for (int64_t tap = 0; tap < window.taps(); ++tap) values[tap * lanes + (k - begin)] = kernel[tap];
+      const int64_t among = c % kPackChannels;
+      if (among == 0) {
+        for (int64_t tap = 0; tap < window.taps(); ++tap) {
+          weights.copy_columns(set, tap, c, std::min(channels, c + kPackChannels), begin,
+                               std::min(begin + lanes, columns), some.data() + tap * kPackChannels * lanes, lanes);
+        }
+      }
+      values.resize(static_cast<size_t>(window.taps() * lanes));
+      for (int64_t tap = 0; tap < window.taps(); ++tap) {
+        const float* const from = some.data() + (tap * kPackChannels + among) * lanes;
+        for (int64_t i = 0; i < lanes; ++i) values[tap * lanes + i] = from[i];
       }
       transform_kernels(matrix, size, window.kernel, lanes, set, values, next);
       float* base = packed.data.get() + group * taps * channels * padded + first * taps * channels + (begin - first);
@@ -518,6 +529,10 @@ Algorithm row(const char* name, const char* summary) {
     made.needs_matrix_unit = true;
     made.digits = 8;
   }
+  made.packed_numbers = [](const ConvProblem& p) {
+    const Scheme scheme = scheme_of<M0, M1, M2, E>(p.window);
+    return scheme.shape.points() * (scheme.sliced >= 0 ? p.window.kernel[scheme.sliced] : 1);
+  };
   made.stores = [](const ConvProblem& p) { return p.residual_element.value_or(p.out_element) == p.out_element; };
   return made;
 }

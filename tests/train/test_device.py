@@ -52,7 +52,7 @@ def test_a_gpu_gets_the_precision_of_its_matrix_units(
     assert chosen["device"] == "cuda:0" and chosen["precision"] == precision and chosen["num_workers"] >= 1
     assert "compile" not in chosen and "channels_last" not in chosen  # a measured step chooses them
     kept = plan_computation(stated(precision="float32", num_workers=0, device="cpu"), dims)
-    engine = "convoxel" if dims == 3 else "torch"
+    engine = "convoxel" if dims > 1 else "torch"
     on_cpu = {"device": "cpu", "precision": "float32", "channels_last": True, "compile": False, "engine": engine}
     assert kept == on_cpu
 
@@ -60,8 +60,10 @@ def test_a_gpu_gets_the_precision_of_its_matrix_units(
 @pytest.mark.parametrize("entries", [{"precision": "bfloat16"}, {"compile": True}])
 def test_our_engine_is_refused_where_it_computes_nothing(entries: dict[str, Any]) -> None:
     assert plan_computation(stated(device="cpu", **entries), 3)["engine"] == "torch"
-    with pytest.raises(ConfigError, match="engine: convoxel computes float32 on the CPU"):
+    with pytest.raises(ConfigError, match="engine: convoxel computes planes and volumes in float32 on the CPU"):
         plan_computation(stated(device="cpu", engine="convoxel", **entries), 3)
+    with pytest.raises(ConfigError, match="this run has signals"):
+        plan_computation(stated(device="cpu", engine="convoxel"), 1)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ class Convolution:
     def __init__(
         self,
         weight: Annotated[
-            NDArray[numpy.float32], dict(shape=(None, None, None, None, None), order="C", device="cpu", writable=False)
+            NDArray[numpy.float32], dict(shape=(None, None, None, None, None), device="cpu", writable=False)
         ],
         bias: Annotated[NDArray[numpy.float32], dict(order="C", device="cpu", writable=False)] | None,
         stride: Sequence[int],
@@ -19,6 +19,7 @@ class Convolution:
         groups: int,
         transposed: bool,
         from_file: bool,
+        turned: bool,
     ) -> None: ...
     @property
     def window(
@@ -64,6 +65,7 @@ class Plan:
         isa: str,
         digits: int = 24,
         chosen: Mapping[str, str] = {},
+        once: bool = False,
     ) -> None: ...
     def candidates(
         self,

@@ -91,7 +91,7 @@ class Convolution(_core.Convolution):
             bias = np.ascontiguousarray(bias, dtype=np.float32)
         window = (engine_numbers("stride", stride), engine_numbers("padding_low", padding_low))
         dilated = engine_numbers("dilation", dilation)
-        super().__init__(weight, bias, *window, dilated, groups, transposed, is_of_file(weight))
+        super().__init__(weight, bias, *window, dilated, groups, transposed, is_of_file(weight), False)
         self.arrays: Mapping[str, Floats | None] = {"weight": weight, "bias": bias}  # the weight, as the engine has it
 
 

@@ -13,6 +13,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from convoxel.models.slice_network import SliceNetwork
+from convoxel.predict.kept_memory import keep_memory
 
 _LAYOUTS = {2: torch.channels_last, 3: torch.channels_last_3d}
 _REDUCED = {"bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -79,9 +80,10 @@ class Computation:
 
     @contextlib.contextmanager
     def settings(self, *, deterministic: bool = False, repeated: bool = False) -> Iterator[None]:
-        """Hold PyTorch's switches of the whole process: TF32, deterministic algorithms, the search for fast ones.
+        """Hold switches of the whole process: TF32, deterministic algorithms, the search for fast ones.
 
-        On the CPU there is nothing to switch: what PyTorch computes there does not change from run to run.
+        What PyTorch computes on the CPU does not change from run to run. There, a process that repeats sizes keeps the
+        memory that it frees (``keep_memory``).
 
         Args:
             deterministic: take deterministic algorithms, where there are some; PyTorch warns of operators that have
@@ -90,7 +92,8 @@ class Computation:
                 (default False).
         """
         if self.device.type != "cuda":
-            yield
+            with keep_memory() if repeated and self.device.type == "cpu" else contextlib.nullcontext():
+                yield
             return
         cudnn, before = torch.backends.cudnn, torch.get_float32_matmul_precision()
         ordered = deterministic or cudnn.deterministic  # of the run around a prediction

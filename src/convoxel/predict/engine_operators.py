@@ -19,16 +19,13 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from convoxel.arithmetic.window import conv_size, transposed_size
-from convoxel.native.plan import Convolution, Floats, Plan, Triple, View
+from convoxel.native.plan import Floats, Triple
+from convoxel.native.single_step import SingleStep, borrow_weights, whole_view
 
 __all__ = ["EngineOperators"]
 
-# What the engine does faster than PyTorch 2.13, measured on 2 cores with AVX-512: kernels of Winograd's algorithms with
-# so many channels, on so many positions that it pays to prepare the weights in every step, and so much work that it
-# pays to call the engine.
-_LEAST_CHANNELS, _LEAST_POSITIONS, _LEAST_MACS = 16, 2048, 1.5e8
-# In other layers PyTorch takes longer for the gradient of the weights where that sums up so many positions of volumes.
-_LEAST_SUMS = 16_384
+# The least work of a convolution for which it pays to call the engine.
+_LEAST_MACS = 2e7
 # PyTorch normalises samples of channels-last volumes with channels first, between two copies.
 _LEAST_NUMBERS = 50_000
 
@@ -44,7 +41,7 @@ class Window(NamedTuple):
 @torch.library.custom_op("convoxel::convolve", mutates_args=(), device_types="cpu")
 def convolve(
     x: Tensor, weight: Tensor, bias: Tensor | None, stride: list[int], padding: list[int], dilation: list[int],
-    output_padding: list[int], transposed: bool, whole: bool = True,
+    output_padding: list[int], transposed: bool,
 ) -> Tensor:  # fmt: skip
     """Return the convolution of ``x`` (n, c, *spatial) with ``weight``, or the transposed one, in float32.
 
@@ -54,23 +51,19 @@ def convolve(
         bias: (out_channels,) or None.
         stride, padding, dilation, output_padding: a number for each axis, as of PyTorch's layers.
         transposed: compute the transposed convolution.
-        whole: compute everything on the engine; False: the gradient of the weights alone, the rest in PyTorch
-            (default True).
     """
-    if not whole:
-        return torch.convolution(x, weight, bias, stride, padding, dilation, transposed, output_padding, 1)
     if not transposed or not all(step == 1 for step in stride):
         return _convolve(x, weight, bias, Window(stride, padding, dilation), output_padding, transposed)
     # Without a stride, the transposed convolution is a convolution by the kernel turned round.
     reach = [d * (k - 1) - p for d, k, p in zip(dilation, weight.shape[2:], padding, strict=True)]
-    turned = weight.transpose(0, 1).flip(tuple(range(2, weight.dim())))
-    return _convolve(x, turned, bias, Window(stride, reach, dilation), output_padding, False)
+    window = Window(stride, reach, dilation)
+    return _convolve(x, weight.transpose(0, 1), bias, window, output_padding, False, turned=True)
 
 
 @convolve.register_fake
 def _(
     x: Tensor, weight: Tensor, bias: Tensor | None, stride: list[int], padding: list[int], dilation: list[int],
-    output_padding: list[int], transposed: bool, whole: bool = True,
+    output_padding: list[int], transposed: bool,
 ) -> Tensor:  # fmt: skip
     size = _out_size(x, weight, Window(stride, padding, dilation), output_padding, transposed)
     return _empty(x, (x.shape[0], weight.shape[1 if transposed else 0], *size))
@@ -89,12 +82,12 @@ def weight_gradient(
     """
     source, back = _channels_last(x), _channels_last(gradient)
     found = _empty(x, (gradient.shape[1], x.shape[1], *kernel))
-    plan, result = _plan(3), _channels_last(found)
+    plan, result = SingleStep(3, torch.get_num_threads()), _channels_last(found)
     plan.weight_gradient(
-        _view(1, source), _view(2, back), _view(3, result),
+        whole_view(1, source), whole_view(2, back), whole_view(3, result),
         stride=_triple(stride, 1), dilation=_triple(dilation, 1), padding_low=_triple(padding, 0),
     )  # fmt: skip
-    plan.run([source, back, result])
+    plan.run(source, back, result)
     return found
 
 
@@ -113,15 +106,12 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _differentiate(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
     x, weight = ctx.saved_tensors
-    stride, padding, dilation, output_padding, transposed, whole = ctx.numbers
-    window = Window(stride, padding, dilation)
+    *numbers, _, transposed = ctx.numbers
+    window = Window(*numbers)
     of_x = of_weight = of_bias = None
-    if ctx.needs_input_grad[0] and not whole:
-        numbers = None, *window, transposed, output_padding, 1, [True, False, False]
-        of_x, _, _ = torch.ops.aten.convolution_backward(gradient, x, weight, *numbers)
-    elif ctx.needs_input_grad[0]:
+    if ctx.needs_input_grad[0]:
         # The sizes that the other kind of convolution leaves open are those of x.
-        size = _out_size(gradient, weight, window, [0] * len(stride), not transposed)
+        size = _out_size(gradient, weight, window, [0] * len(window.stride), not transposed)
         extra = [0 if transposed else have - made for have, made in zip(x.shape[2:], size, strict=True)]
         of_x = convolve(gradient, weight, None, *window, extra, not transposed)
     if ctx.needs_input_grad[1]:
@@ -129,30 +119,31 @@ def _differentiate(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         of_weight = weight_gradient(*operands, list(weight.shape[2:]), *window)
     if ctx.has_bias and ctx.needs_input_grad[2]:
         of_bias = gradient.sum(dim=(0, *range(2, gradient.dim())))
-    return of_x, of_weight, of_bias, None, None, None, None, None, None
+    return of_x, of_weight, of_bias, None, None, None, None, None
 
 
 convolve.register_autograd(_differentiate, setup_context=_keep)
 
 
 def _convolve(
-    x: Tensor, weight: Tensor, bias: Tensor | None, window: Window, output_padding: list[int], transposed: bool
-) -> Tensor:
+    x: Tensor, weight: Tensor, bias: Tensor | None, window: Window, output_padding: list[int], transposed: bool,
+    turned: bool = False,
+) -> Tensor:  # fmt: skip
     size = _out_size(x, weight, window, output_padding, transposed)
     found = _empty(x, (x.shape[0], weight.shape[1 if transposed else 0], *size))
     source, result = _channels_last(x), _channels_last(found)
-    kernels = _floats(weight)
-    layer = Convolution(
-        kernels.reshape(*kernels.shape[:2], *_triple(kernels.shape[2:], 1)),
+    layer = borrow_weights(
+        _kernels(weight),
         None if bias is None else _floats(bias),
         stride=_triple(window.stride, 1),
         padding_low=_triple(window.padding, 0),
         dilation=_triple(window.dilation, 1),
         transposed=transposed,
+        turned=turned,
     )
-    plan = _plan(2)
-    plan.convolve(layer, _view(1, source), _view(2, result))
-    plan.run([source, result])
+    plan = SingleStep(2, torch.get_num_threads())
+    plan.convolve(layer, whole_view(1, source), whole_view(2, result))
+    plan.run(source, result)
     return found
 
 
@@ -183,17 +174,17 @@ def _floats(x: Tensor) -> Floats:
     return found
 
 
-def _five(x: Floats) -> tuple[int, int, int, int, int]:
-    d, h, w = _triple(x.shape[1:-1], 1)
-    return x.shape[0], d, h, w, x.shape[-1]
-
-
-def _plan(buffers: int) -> Plan:
-    return Plan(0, buffers, torch.get_num_threads())
-
-
-def _view(buffer: int, x: Floats) -> View:
-    return View.dense(buffer, 0, _five(x))
+def _kernels(weight: Tensor) -> Floats:
+    """Return weights with five axes, in the tensor's memory where their taps follow one another."""
+    x = weight.detach().float()
+    steps, step = x.stride()[2:], x.stride()[-1]
+    for length, have in zip(reversed(x.shape[2:]), reversed(steps), strict=True):
+        if length > 1 and have != step:
+            x = x.contiguous()
+            break
+        step *= length
+    found: Floats = x.reshape(*x.shape[:2], *_triple(x.shape[2:], 1)).numpy()
+    return found
 
 
 def _triple(numbers: Sequence[int], fill: int) -> Triple:
@@ -212,9 +203,9 @@ def instance_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor
     """
     found = _empty(x, x.shape)
     source, result = _channels_last(x), _channels_last(found)
-    plan = _plan(2)
-    plan.normalise(_view(1, source), _view(2, result), x.shape[1], _floats(weight), _floats(bias), eps)
-    plan.run([source, result])
+    plan = SingleStep(2, torch.get_num_threads())
+    plan.normalise(whole_view(1, source), whole_view(2, result), x.shape[1], _floats(weight), _floats(bias), eps)
+    plan.run(source, result)
     return found
 
 
@@ -228,12 +219,13 @@ def instance_norm_gradient(x: Tensor, gradient: Tensor, weight: Tensor, eps: flo
     """Return the gradients of ``instance_norm`` with respect to x, and to weight and bias as (2, c)."""
     found, sums = _empty(x, x.shape), x.new_empty((2, x.shape[1]))
     source, back, result = _channels_last(x), _channels_last(gradient), _channels_last(found)
-    plan = _plan(4)
+    totals = sums.numpy().reshape(1, -1)
+    plan = SingleStep(4, torch.get_num_threads())
     plan.instance_gradient(
-        _view(1, source), _view(2, back), _view(3, result),
-        View.dense(4, 0, (1, 1, 1, 1, sums.numel())), _floats(weight), eps,
+        whole_view(1, source), whole_view(2, back), whole_view(3, result),
+        whole_view(4, totals), _floats(weight), eps,
     )  # fmt: skip
-    plan.run([source, back, result, sums.numpy()])
+    plan.run(source, back, result, totals)
     return found, sums
 
 
@@ -259,9 +251,8 @@ instance_norm.register_autograd(_differentiate_norm, setup_context=_keep_normali
 class EngineOperators(TorchFunctionMode):
     """A mode in which PyTorch's functions run on the engine, where it is faster; gradients are recorded as ever.
 
-    It takes float32 on the CPU: convolutions of planes and volumes, of one group, with kernels of 3 and without stride
-    and dilation; of other convolutions of volumes the gradient of the weights; and instance normalisation of volumes.
-    All where layers are large enough. Whether it takes a layer follows from sizes alone.
+    It takes float32 on the CPU: convolutions of planes and volumes, of one group, and instance normalisation of
+    volumes, where layers are large enough. Whether it takes a layer follows from sizes alone.
     """
 
     def __torch_function__(
@@ -343,13 +334,8 @@ def _replace(
     size = _out_size(x, weight, Window(stride, padding, dilation), extra, transposed)
     if min(size) < 1:
         return None
-    kernel = set(weight.shape[2:])
     positions = x.shape[0] * (math.prod(x.shape[2:]) if transposed else math.prod(size))
-    tiled = kernel <= {1, 3} and 3 in kernel and {*stride, *dilation} == {1} and not any(extra)
-    enough = positions >= _LEAST_POSITIONS and positions * weight.numel() >= _LEAST_MACS
-    whole = tiled and enough and min(weight.shape[:2]) >= _LEAST_CHANNELS
-    differentiated = torch.is_grad_enabled() and weight.requires_grad
-    if not whole and (x.dim() != 5 or positions < _LEAST_SUMS or not differentiated):
+    if positions * weight.numel() < _LEAST_MACS:
         return None
-    found: Tensor = convolve(x, weight, bias, *numbers, transposed, whole)
+    found: Tensor = convolve(x, weight, bias, *numbers, transposed)
     return found

@@ -253,7 +253,7 @@ class TrainConfig(Entries):
         compile: let torch.compile make the network's step; "auto" measures whether it is faster, in runs that are long
             enough (auto on a GPU, false on the CPU).
         engine: what computes large layers of a step, in float32 on the CPU: "convoxel" (our kernels) or "torch"
-            (convoxel for volumes, else torch).
+            (convoxel for planes and volumes, torch for signals).
         deterministic: take deterministic algorithms on a GPU, where PyTorch has them, so that equal runs are bit-equal
             as they always are on the CPU (default False).
         checkpoint_seconds: time between checkpoints in seconds (default 60).

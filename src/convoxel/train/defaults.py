@@ -234,13 +234,14 @@ def plan_computation(config: TrainConfig, dims: int) -> JsonObject:
     if config.num_workers is None:
         # A GPU waits while samples are prepared between its steps.
         chosen["num_workers"] = 0 if device.type == "cpu" else max(1, min(8, (os.cpu_count() or 2) - 1))
-    serves = device.type == "cpu" and chosen["precision"] == "float32" and not config.compile
+    serves = device.type == "cpu" and chosen["precision"] == "float32" and not config.compile and dims > 1
     if config.engine is None:
-        chosen["engine"] = "convoxel" if serves and dims == 3 and config.channels_last is not False else "torch"
+        chosen["engine"] = "convoxel" if serves and config.channels_last is not False else "torch"
     elif config.engine == "convoxel" and not serves:
         raise ConfigError(
-            f"engine: convoxel computes float32 on the CPU, without torch.compile, but this run has device={device}, "
-            f"precision={chosen['precision']}, compile={bool(config.compile)}. Leave engine out, or change these."
+            "engine: convoxel computes planes and volumes in float32 on the CPU, without torch.compile; this run has "
+            f"{'signals, ' if dims == 1 else ''}device={device}, precision={chosen['precision']}, "
+            f"compile={bool(config.compile)}. Leave engine out, or change these."
         )
     if device.type != "cuda":
         if config.channels_last is None:
