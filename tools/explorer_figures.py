@@ -106,7 +106,7 @@ def measure_all(clients: int, seconds: float) -> Iterator[Figure]:
     """Yield every figure as soon as it is known."""
     with tempfile.TemporaryDirectory() as place:
         volume = write_volume(Path(place) / "large.nii")
-        with serve(place, *LARGE) as address, open_browser() as browser:
+        with serve(place) as address, open_browser() as browser:
             yield from measure_paints(browser, address)
             yield from measure_sliders(browser, address)
             for net in LARGE:

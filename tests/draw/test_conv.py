@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from convoxel import draw, nn
+from convoxel.draw.layer_matrix import MatrixLayout
 from convoxel.draw.scan import Scan, Track
 from convoxel.errors import ConfigError, ConvoxelError, ShapeError
 from tests.support.drawing import SVG, check_texts, elements, parsed
@@ -167,6 +168,19 @@ def test_pictures_show_what_the_operator_gives(
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
+def test_entries_are_those_of_the_matrix_and_each_axis_is_read_once(
+    case: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[Track, int]] = []
+    reads = Track.reads
+    monkeypatch.setattr(Track, "reads", lambda track, output: asked.append((track, output)) or reads(track, output))
+    scan, whole = Scan.of(**case), layer_matrix(case)
+    expected = [(row, column, int(whole[row, column]) - 1) for row, column in np.argwhere(whole).tolist()]
+    assert MatrixLayout(scan, 1, 1, 1).entries() == expected
+    assert len(asked) == sum(scan.output)
+
+
+@pytest.mark.parametrize("case", CASES)
 def test_matrix_pictures_show_the_matrix(case: dict[str, Any]) -> None:
     figure, matrix = draw.matrix(**case), layer_matrix(case)
     placed = list(elements(parsed(figure)))

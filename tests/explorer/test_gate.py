@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -106,6 +107,38 @@ def test_other_pages_may_link_but_not_embed(explorer: Explorer, site: str, mode:
 def test_without_the_key_nothing_is_shown(explorer: Explorer, method: str, path: str) -> None:
     assert explorer.ask(path, method, {"Cookie": None}).status == 403
     assert explorer.ask(path, method, {"Cookie": "other=1"}).status == 403
+
+
+def test_answers_leave_without_waiting_for_the_other_side() -> None:
+    """The second part of an answer would wait 40 ms for word of the first."""
+
+    async def accepted() -> int:
+        found = asyncio.get_running_loop().create_future()
+        with bind(0, 0) as listener:
+            server = await asyncio.start_server(lambda _, writer: found.set_result(writer), sock=listener)
+            async with server:
+                _, client = await asyncio.open_connection(*listener.getsockname())
+                writer = await found
+                delays = writer.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+                for side in (client, writer):
+                    side.close()
+                    await side.wait_closed()
+        return int(delays)
+
+    assert asyncio.run(accepted())
+
+
+def test_a_page_names_all_its_modules(explorer: Explorer) -> None:
+    """A browser then loads them at once, and not level by level as one imports the next."""
+    page = explorer.ask("/network").body.decode()
+    named, seen = set(re.findall(r'rel="modulepreload" href="/static/([^"]+)"', page)), {"network.js"}
+    for module in (waiting := ["network.js"]):
+        text = explorer.ask(f"/static/{module}").body.decode()
+        found = {each if each.startswith("library/") else f"library/{each}" for each in
+                 re.findall(r'from "\./([^"]+)"', text)}  # fmt: skip
+        waiting += sorted(found - seen)
+        seen |= found
+    assert named == seen - {"network.js"} and len(named) > 8
 
 
 def test_a_wrong_key_is_refused(explorer: Explorer) -> None:

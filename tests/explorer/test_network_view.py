@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,12 @@ from typing import Any
 import pytest
 
 from convoxel.cli import main
-from convoxel.errors import ConfigError
-from convoxel.explorer import network_view
+from convoxel.errors import ConfigError, ConvoxelError
+from convoxel.explorer import network_view, opened_network
+from convoxel.explorer.serving import prepare
 from convoxel.explorer.session import ForbiddenPath, Session
 from convoxel.explorer.view import Answer, Query, plain
+from convoxel.graph.read.module_reader import ModuleReader
 
 Words = list[tuple[str, str]]
 NETS: list[Words] = [
@@ -47,6 +50,31 @@ def test_figures_are_those_of_describe(session: Session, words: Words, capsys: p
     for name in ("params", "macs"):
         assert sum(row["values"][name] for row in found["rows"]) == told["total"][name]
     assert sum(row["values"]["bytes"] for row in found["rows"]) == told["total"]["activation_bytes"]
+
+
+def test_a_network_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    built, recorded = [], []
+    find, read = opened_network.find_network, ModuleReader.read
+    monkeypatch.setattr(opened_network, "find_network", lambda *words: built.append(words) or find(*words))
+    monkeypatch.setattr(ModuleReader, "read", lambda reader, shapes: recorded.append(shapes) or read(reader, shapes))
+    session = Session.of(["alexnet"])
+    frozen = gc.get_freeze_count()
+    prepare(session)  # as at the start, before the page asks
+    assert gc.get_freeze_count() > frozen
+    gc.unfreeze()
+    for words in ([], [("net", "alexnet")]):
+        for function in (network_view.graph, network_view.describe):
+            ask(session, function, words)
+    assert len(built) == 1 and recorded == [((1, 3, 224, 224),)]
+
+
+def test_a_broken_network_does_not_stop_the_start(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.onnx"
+    broken.write_bytes(b"nothing")
+    prepare(session := Session.of([str(broken)]))
+    gc.unfreeze()
+    with pytest.raises(ConvoxelError):
+        network_view.graph(session, Query(()))
 
 
 @pytest.mark.parametrize("words", NETS, ids=str)

@@ -125,28 +125,34 @@ class MatrixLayout:
         pairs = self.outputs * (self.inputs // self.groups)
         return pairs * math.prod(sum(len(track.reads(o)) for o in range(track.o)) for track in self.scan.tracks)
 
-    def entries(self) -> Iterator[tuple[int, int, int]]:
-        """Yield (row, column, number of the weight) of all that is not zero."""
+    def entries(self) -> list[tuple[int, int, int]]:
+        """Return (row, column, number of the weight) of all that is not zero, row by row."""
         scan, fan = self.scan, self.inputs // self.groups
-        rows, columns, taps = math.prod(scan.output), math.prod(scan.size), math.prod(scan.kernel)
-        spatial = [
-            (self.number(o, scan.output), self.number(i, scan.size), self.number(w, scan.kernel))
-            for o in scan.outputs()
-            for w, i in scan.reads(o)
+        sizes = scan.output, scan.size, scan.kernel
+        rows, columns, taps = map(math.prod, sizes)
+        # The number of a position is a sum over the axes, so each axis is read once.
+        axes = [
+            [(o * row, i * column, w * weight) for o in range(outputs) for w, i in track.reads(o)]
+            for track, outputs, row, column, weight in zip(
+                scan.tracks, scan.output, *map(self.steps, sizes), strict=True
+            )
         ]
-        for out in range(self.outputs):
-            first = out // (self.outputs // self.groups) * fan
-            for near in range(fan):
-                for row, column, weight in spatial:
-                    yield (out * rows + row, (first + near) * columns + column, (out * fan + near) * taps + weight)
+        spatial = [tuple(map(sum, zip(*entry, strict=True))) for entry in itertools.product(*axes)]
+        return sorted(
+            (out * rows + row, (first + near) * columns + column, (out * fan + near) * taps + weight)
+            for out in range(self.outputs)
+            for first in [out // (self.outputs // self.groups) * fan]
+            for near in range(fan)
+            for row, column, weight in spatial
+        )
+
+    def steps(self, sizes: Position) -> Position:
+        """Return by how much a position's number grows along each axis, row by row or column by column."""
+        return tuple(math.prod(sizes[axis + 1 :] if self.order == "C" else sizes[:axis]) for axis in range(len(sizes)))
 
     def number(self, position: Position, sizes: Position) -> int:
         """Return the number of a position, row by row or column by column."""
-        pairs = list(zip(position, sizes, strict=True))
-        number = 0
-        for place, size in pairs if self.order == "C" else reversed(pairs):
-            number = number * size + place
-        return number
+        return sum(place * step for place, step in zip(position, self.steps(sizes), strict=True))
 
     def blocks(self) -> list[tuple[int, int]]:
         """Return rows and columns of a block, from the finest blocks to those of a channel."""
@@ -210,7 +216,7 @@ class _Sheet:
     def _sums(self, left: float) -> tuple[list[Shape], float]:
         """Return each row's product with the inputs, beside it, and the right end of the widest."""
         terms: dict[int, list[str]] = defaultdict(list)
-        for row, column, weight in sorted(self.layer.entries()):
+        for row, column, weight in self.layer.entries():
             terms[row].append(f"x{column + 1}k{weight + 1}".translate(_LOW))
         look, shapes, right = Look(fill="ink", size=12), list[Shape](), left
         for row in range(self.rows):
@@ -267,7 +273,7 @@ class _Sheet:
             for number in range(self.entries):
                 places[number].append(divmod(number, self.columns))
         else:
-            for number, (row, column, weight) in enumerate(sorted(self.layer.entries())):
+            for number, (row, column, weight) in enumerate(self.layer.entries()):
                 places[weight if self.sharing == "shared" else number].append((row, column))
         if free > 512:  # more colours than anyone tells apart: neighbours share a shape
             merged: dict[int, list[tuple[int, int]]] = defaultdict(list)

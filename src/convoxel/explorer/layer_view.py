@@ -323,7 +323,7 @@ def matrix(session: Session, query: Query) -> JsonObject:
     weights = 1 if bench.is_pool else layout.weights
     return {
         "rows": rows, "columns": columns, "weights": weights, "blocks": layout.blocks(),
-        "entries": [(r, c, 0 if bench.is_pool else w) for r, c, w in sorted(layout.entries())],
+        "entries": [(r, c, 0 if bench.is_pool else w) for r, c, w in layout.entries()],
         "text": f"{rows} × {columns}, {count} of {rows * columns} entries are not zero, {weights} different.",
         "output": bench.scan.output, "size": bench.scan.size, "order": order,
         "letter": "" if bench.is_pool else "k",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from convoxel.cli.parsing import parse_options, parse_shape
 from convoxel.draw.network_outline import Subject
 from convoxel.explorer.view import Query
-from convoxel.inspect.describe import summarise
+from convoxel.inspect.describe import summarise_record
 from convoxel.inspect.receptive_field import trace_fields
 from convoxel.lookup import NamedNetwork, find_network
 
@@ -57,6 +57,7 @@ def _read(word: str, shape: str, assigned: tuple[str, ...]) -> OpenedNetwork:
     known = parse_shape(shape or None)
     named = find_network(word, () if known is None else [known], parse_options(assigned))
     source = named.open()
-    summary = summarise(source, named.shapes, named.name)
     record = source.record(named.shapes)
-    return OpenedNetwork(word, shape, assigned, named, Subject(named.name, record, trace_fields(record)[0]), summary)
+    traced = trace_fields(record)
+    summary = summarise_record(source, record, traced, named.name)
+    return OpenedNetwork(word, shape, assigned, named, Subject(named.name, record, traced[0]), summary)

@@ -7,6 +7,8 @@
 from __future__ import annotations
 
 import json
+import posixpath
+import re
 import sys
 import traceback
 from collections.abc import Mapping
@@ -40,6 +42,7 @@ SHARED: tuple[View, ...] = (
 _MOST_PAIRS = 200
 _RAMP = 16  # steps of the ramp that style sheets know
 _HERE = Path(__file__).parent
+_IMPORT = re.compile(r'\bfrom\s+"(\./[\w./]+)"')
 _KINDS = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml", ".woff2": "font/woff2"}
 
 
@@ -67,7 +70,8 @@ def build_app(session: Session, views: tuple[View, ...] = VIEWS) -> Starlette:
             acted = partial(_answered, session=session, answer=answer, changes=True)
             routes.append(Route(f"/api/{view.name}/{name}", acted, methods=["POST"]))
     for view in views:
-        page = partial(_page, templates=templates, session=session, view=view, views=views)
+        modules = imported_modules(files, f"{view.name}.js")
+        page = partial(_page, templates=templates, session=session, view=view, views=views, modules=modules)
         routes.append(Route(f"/{view.name}", page))
     app = Starlette(routes=routes, exception_handlers={HTTPException: _missing, Exception: _broken})
     app.router.redirect_slashes = False  # every page has one address
@@ -82,11 +86,12 @@ async def _start(request: Request, session: Session, views: tuple[View, ...]) ->
 
 
 async def _page(
-    request: Request, templates: Environment, session: Session, view: View, views: tuple[View, ...]
+    request: Request, templates: Environment, session: Session, view: View, views: tuple[View, ...], modules: list[str]
 ) -> Response:
     text = templates.get_template(f"{view.name}.html.jinja").render(
-        view=view, views=views, version=__version__, readonly=session.readonly, networks=session.networks, kept=None
-    )
+        view=view, views=views, version=__version__, readonly=session.readonly, networks=session.networks, kept=None,
+        modules=modules,
+    )  # fmt: skip
     return Response(text, media_type="text/html")
 
 
@@ -107,6 +112,17 @@ def static_files(templates: Environment) -> dict[str, tuple[bytes, str]]:
     }
     style = templates.get_template("style.css.jinja").render(themes={"light": _tokens(False), "dark": _tokens(True)})
     return {**found, "style.css": (style.encode(), _KINDS[".css"])}
+
+
+def imported_modules(files: Mapping[str, tuple[bytes, str]], name: str) -> list[str]:
+    """Return the modules that a module imports, directly or by others: a page names them, to load all at once."""
+    found, open_ones = dict[str, None](), [name]
+    for module in open_ones:
+        text = files[module][0].decode() if module in files else ""
+        new = [posixpath.normpath(posixpath.join(posixpath.dirname(module), path)) for path in _IMPORT.findall(text)]
+        open_ones += [each for each in dict.fromkeys(new) if each not in found]
+        found.update(dict.fromkeys(new))
+    return sorted(found)
 
 
 def _tokens(dark: bool) -> dict[str, str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import os
 import sys
 import threading
@@ -11,10 +13,12 @@ from importlib import import_module
 
 import uvicorn
 
+from convoxel.errors import ConvoxelError
 from convoxel.explorer.gate import HEADERS, Gate, Key
+from convoxel.explorer.opened_network import open_network
 from convoxel.explorer.pages import VIEWS, build_app
 from convoxel.explorer.session import Session
-from convoxel.explorer.view import View
+from convoxel.explorer.view import Query, View
 from convoxel.web.request import Limits
 from convoxel.web.server import LOOPBACK_HOST, bind, configure
 
@@ -50,12 +54,21 @@ def explore(
         if browser and _has_browser():
             address = place + key.once()
             threading.Timer(0.3, webbrowser.open, [address]).start()
-        # The first network that is opened would wait for PyTorch.
-        threading.Thread(target=import_module, args=("convoxel.models",), daemon=True).start()
+        threading.Thread(target=prepare, args=(session,), daemon=True).start()
         try:
             server.run(sockets=[listener])
         finally:
             session.jobs.close(lambda text: print(text, file=sys.stderr))
+
+
+def prepare(session: Session) -> None:
+    """Load what the first network that is opened would wait for, and read the one that the page shows first."""
+    import_module("convoxel.models")  # brings PyTorch
+    # What is loaded by now stays; without this, the collector of garbage looks through all of it again and again.
+    gc.collect()
+    gc.freeze()
+    with contextlib.suppress(ConvoxelError, OSError):  # the page tells of it
+        open_network(session, Query(())).summary.totals()
 
 
 def build_server(

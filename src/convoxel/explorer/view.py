@@ -73,6 +73,7 @@ class Picture:
     content: bytes
 
 
+_PLAIN = {int, str, bool, type(None)}
 Answer = Callable[["Session", Query], "JsonObject | Picture"]
 Pair = tuple[str, str]
 
@@ -148,6 +149,8 @@ def plain(value: object) -> object:
     >>> plain({"stride": Fraction(1, 2), "whole": Fraction(4), "lost": float("nan")})
     {'stride': 0.5, 'whole': 4, 'lost': None}
     """
+    if type(value) in _PLAIN:  # nearly all that a large answer holds
+        return value
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

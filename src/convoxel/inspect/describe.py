@@ -23,7 +23,7 @@ from convoxel.inspect.valid_sizes import find_sizes
 if TYPE_CHECKING:
     from convoxel.inspect.record import Model
 
-__all__ = ["checked_shapes", "describe", "summarise"]
+__all__ = ["checked_shapes", "describe", "summarise", "summarise_record"]
 
 
 def describe(model: Model, *input_shapes: Sequence[int], object_size: int | Sequence[int] | None = None) -> Summary:
@@ -83,8 +83,6 @@ def summarise(
     source: Source, shapes: Sequence[Shape], name: str = "", object_size: int | Sequence[int] | None = None
 ) -> Summary:
     """Return the summary of a network that ``open_source`` opened; see :func:`describe`."""
-    from convoxel.native.calibration import known_balance
-
     shapes = tuple(shapes) or source.usual()
     if not shapes:
         raise ConfigError(
@@ -92,8 +90,21 @@ def summarise(
             "Give it after the model: describe(model, (1, 3, 224, 224))."
         )
     record = source.record(shapes)
-    fields, remarks = trace_fields(record)
-    plan = MemoryPlan(record)
+    return summarise_record(source, record, trace_fields(record), name, object_size)
+
+
+def summarise_record(
+    source: Source,
+    record: Record,
+    traced: tuple[dict[str, TensorField], Sequence[str]],
+    name: str = "",
+    object_size: int | Sequence[int] | None = None,
+) -> Summary:
+    """Return the summary of a network that is recorded, with the receptive fields that ``trace_fields`` returned."""
+    from convoxel.native.calibration import known_balance
+
+    fields, remarks = traced
+    plan, shapes = MemoryPlan(record), record.inputs
     rows = _rows(record, plan, fields)
     objects = () if object_size is None else per_axis("object_size", object_size, len(shapes[0]) - 2, 1)
     return Summary(

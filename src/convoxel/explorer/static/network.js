@@ -13,7 +13,6 @@ const state = new State({ heat: "none" });
 const readonly = document.body.dataset.readonly === "1";
 const panels = [];
 const METRICS = [["none", "plain"], ["macs", "MACs"], ["bytes", "memory"], ["params", "params"], ["time", "time"], ["error", "error"]];
-let catalogue = null;
 
 /** One network; the names of its words begin with `prefix`. */
 class Panel {
@@ -110,7 +109,8 @@ class Panel {
   async refresh() {
     const key = JSON.stringify(this.network());
     this.opened ??= this.network();
-    this.showSelect(state.get(this.name("net")) || catalogue.opened[0] || "resnet18");
+    // Python knows which network is shown first; the list of all is for choosing.
+    listed.then((all) => this.showSelect(all, state.get(this.name("net")) || all.opened[0] || "resnet18"));
     const slot = (name) => `${name}${this.prefix}`;
     const graph = ask("network/graph", [...this.network(), ...this.words("depth", "open", "close")], slot("graph"));
     const described = key === this.shown ? this.found : ask("network/describe", this.network(), slot("describe"));
@@ -163,8 +163,8 @@ class Panel {
     this.compareWithOpened();
   }
 
-  showSelect(now) {
-    if (this.select.value !== now) fillNetworks(this.select, catalogue, now);
+  showSelect(all, now) {
+    if (this.select.value !== now) fillNetworks(this.select, all, now);
   }
 
   showTotals(rows) {
@@ -390,12 +390,6 @@ async function compareBoth() {
 const beside = html("button", { type: "button", id: "beside", title: "Two networks side by side (b)", click: toggleBeside });
 document.querySelector(".tools").prepend(beside);
 
-async function start() {
-  catalogue = await listNetworks();
-  arrange();
-  panels.forEach((panel) => panel.refresh());
-}
-
 state.on((names) => {
   if ([...names].every((name) => name === "heat")) return panels.forEach((panel) => panel.showHeat());
   if ([...names].every((name) => name === "joint" || name.startsWith("j."))) return compareBoth();
@@ -421,4 +415,6 @@ onKey("ArrowLeft", () => first().graph.view.pan(60, 0));
 onKey("ArrowRight", () => first().graph.view.pan(-60, 0));
 onKey("ArrowUp", () => first().graph.view.pan(0, 60));
 onKey("ArrowDown", () => first().graph.view.pan(0, -60));
-start();
+const listed = listNetworks();
+arrange();
+panels.forEach((panel) => panel.refresh());
