@@ -12,6 +12,7 @@ import torch
 from convoxel import draw
 from convoxel.draw.board import small_numbers
 from convoxel.draw.figure import Figure
+from convoxel.draw.linearity_picture import OPERATORS
 from convoxel.draw.scan import Scan
 from convoxel.errors import ConfigError, ShapeError
 from convoxel.nn import functional
@@ -20,7 +21,7 @@ from tests.support.drawing import SVG, check_texts, elements, parsed
 LECTURE = [[12, 20, 30, 0], [8, 12, 2, 0], [34, 70, 37, 4], [112, 100, 25, 12]]
 
 
-def read_grid(figure: Figure, number: int, step: int | None = None) -> dict[tuple[int, ...], float]:
+def read_grid(figure: Figure, number: int | str, step: int | None = None) -> dict[tuple[int, ...], float]:
     """The numbers in the cells of a grid, in a frame (default: the last)."""
     root = parsed(figure.still(figure.frames - 1 if step is None else step))
     texts = [(p.dx + float(p.element.get("x", 0)), p.dy + float(p.element.get("y", 0)), p.element.text or "")
@@ -34,6 +35,15 @@ def read_grid(figure: Figure, number: int, step: int | None = None) -> dict[tupl
             if values:
                 found[tuple(map(int, (p.data("cell") or "").split(",")))] = float(values[0])
     return found
+
+
+def read_named(figure: Figure, name: str) -> np.ndarray:
+    """The numbers of a grid as an array."""
+    found = read_grid(figure, name)
+    values = np.zeros(tuple(1 + max(axis) for axis in zip(*found, strict=True)))
+    for place, value in found.items():
+        values[place] = value
+    return values
 
 
 def check_grid(figure: Figure, number: int, expected: np.ndarray) -> None:
@@ -98,6 +108,39 @@ def test_C3_interpolated_numbers_and_weights_are_the_operators(mode: str) -> Non
     check_texts(figure)
 
 
+@pytest.mark.parametrize("mode", functional.RESIZE_MODES)
+@pytest.mark.parametrize("size, to", [((4,), (7,)), ((2, 3), (3, 4)), ((2, 2, 2), (3, 2, 1))], ids=str)
+def test_C4_the_matrix_of_an_interpolation_is_drawn(mode: str, size: tuple[int, ...], to: tuple[int, ...]) -> None:
+    figure = draw.resize_matrix(size, to, mode=mode)
+    matrix = np.asarray(functional.resize_matrix(size, to, mode=mode, form="dense"))
+    shown = read_grid(figure, 0)
+    assert set(shown) == {tuple(place) for place in np.argwhere(np.abs(matrix) > 1e-9).tolist()}
+    assert all(value == pytest.approx(matrix[place], abs=6e-3) for place, value in shown.items())
+    x = torch.tensor(small_numbers(size).astype(float))[None, None]
+    expected = functional.resize(x, to, mode=mode)[0, 0].numpy().reshape(-1, 1)
+    check_grid(figure, 2, expected)
+    assert figure.frames == len(matrix) and check_texts(figure)
+    row = {f"{figure.rest},{place}" for place in np.flatnonzero(np.abs(matrix[figure.rest]) > 1e-9)}
+    assert row <= marked(figure, figure.rest)
+
+
+def test_C4_matrices_that_nobody_reads_are_refused() -> None:
+    with pytest.raises(ConfigError, match="matrix"):
+        draw.resize_matrix((8, 8), (16, 16))
+
+
+@pytest.mark.parametrize("size", [(5,), (4, 4), (2, 4, 2)], ids=str)
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_C4_linear_operators_are_told_from_others(operator: str, size: tuple[int, ...]) -> None:
+    figure = draw.linearity(operator, size)
+    together, apart = read_grid(figure, 2), read_grid(figure, 3)
+    differ = {place for place, value in together.items() if abs(value - apart[place]) > 0.02}
+    linear = operator not in ("bias", "max_pool", "relu")
+    assert bool(differ) != linear and set(together) == set(apart) and check_texts(figure)
+    assert marked(figure, 0) == {",".join(map(str, place)) for place in differ}
+    assert ("is linear" in figure.text, "is affine" in figure.text) == (linear, operator == "bias")
+
+
 def test_C7_shuffled_channels_are_the_operators() -> None:
     figure = draw.shuffle((2, 3), 2)
     x = torch.arange(1.0, 25.0).reshape(1, 4, 2, 3)
@@ -117,6 +160,50 @@ def test_D6_deformed_numbers_and_places_are_the_operators() -> None:
     homes = [(1 + row, 1 + column) for row in range(3) for column in range(3)]
     wanted = [(r + offset[2 * n, 1, 1], c + offset[2 * n + 1, 1, 1]) for n, (r, c) in enumerate(homes)]
     np.testing.assert_allclose(taps, wanted, atol=1e-3)
+
+
+def test_D6_deformed_volumes_are_drawn_in_their_slices() -> None:
+    figure = draw.deform((2, 3, 3), 2, padding="none", offset=(offset := np.full((24, 1, 2, 2), 0.25)), mask=True)
+    placed = list(elements(parsed(figure.still(0))))
+    taps = [tuple(map(float, (p.data("tap") or "").split(","))) for p in placed if p.data("tap")]
+    np.testing.assert_allclose(taps, np.array(list(np.ndindex(2, 2, 2))) + 0.25, atol=1e-3)
+    assert len({p.element.get("r") for p in placed if p.data("tap")}) > 4  # dots are as large as their weights
+    plain = draw.deform((2, 3, 3), 2, padding="none", offset=offset)
+    x = torch.tensor(small_numbers((2, 3, 3)).astype(float))[None, None]
+    w = torch.ones(1, 1, 2, 2, 2, dtype=torch.float64)
+    check_grid(plain, 1, functional.deform_conv(x, torch.tensor(offset)[None], w)[0, 0].numpy())
+    with pytest.raises(ConfigError, match="taps"):
+        draw.deform((8, 8, 8))
+
+
+@pytest.mark.parametrize("size", [(7,), (4, 5), (3, 4, 3)], ids=str)
+def test_D6_each_image_has_the_kernel_of_its_shares(size: tuple[int, ...]) -> None:
+    images = [np.zeros(size) + 1, np.arange(np.prod(size)).reshape(size) % 5 + 4]
+    figure = draw.dynamic(size, images=images, temperature=2.0)
+    grids = {name: read_named(figure, name) for name in ("expert1", "expert2", "expert3", "kernel1", "kernel2")}
+    experts = np.stack([grids[f"expert{n}"] for n in (1, 2, 3)])
+    assert len({each.tobytes() for each in experts}) == 3
+    for number, image in enumerate(images, 1):
+        logits = np.array([-1.0, 0.0, 1.0]) * (image.mean() - 4) / 2.0
+        shares = np.exp(logits) / np.exp(logits).sum()
+        kernel = np.tensordot(shares, experts, axes=1)
+        np.testing.assert_allclose(grids[f"kernel{number}"], kernel, atol=0.02)
+        x = torch.tensor(image.astype(float))[None, None]
+        expected = functional.dynamic_conv(x, torch.tensor(kernel)[None, None, None])[0, 0].numpy()
+        np.testing.assert_allclose(read_named(figure, f"output{number}"), expected, atol=0.02 * np.abs(image).sum())
+        bars = [p for p in elements(parsed(figure.still())) if (p.data("share") or "").startswith(f"{number},")]
+        widths = np.array([float(p.element.get("width", 0)) for p in bars])
+        np.testing.assert_allclose(widths, np.maximum(80 * shares, 0.5), atol=0.1)
+    check_texts(figure)
+
+
+def test_D6_dynamic_pictures_name_what_does_not_fit() -> None:
+    with pytest.raises(ConfigError, match="size"):
+        draw.dynamic((2, 5))
+    with pytest.raises(ShapeError, match="images"):
+        draw.dynamic((3, 3), images=[np.zeros((3, 4))])
+    with pytest.raises(ConfigError, match="temperature"):
+        draw.dynamic(temperature=0.0)
 
 
 @pytest.mark.parametrize("layer, errors", [
@@ -202,7 +289,7 @@ def test_every_animation_of_the_gallery_moves(name: str) -> None:
     (lambda: draw.unpool((4, 4), mode="some"), "mode is 'some'"),
     (lambda: draw.resize((30, 30), (5, 5)), "too many numbers"),
     (lambda: draw.shuffle((2, 2, 2)), "one or two axes"),
-    (lambda: draw.deform((3, 3, 3)), "one or two are drawn"),
+    (lambda: draw.deform((9, 9, 9)), "too many to watch"),
     (lambda: draw.deform((3, 3), offset=np.ones((2, 3))), "offset has shape (2, 3)"),
     (lambda: draw.channels(3, 4, way="grouped", groups=2), "must divide in_channels=3"),
     (lambda: draw.channels(0), "in_channels is 0"),

@@ -252,6 +252,7 @@ def resize(
     ] = "linear",
     order: Annotated[int, typer.Option(help="Order of a spline.")] = 3,
     align_corners: Annotated[bool, typer.Option("--align-corners", help="Let the outermost values stay.")] = False,
+    matrix: Annotated[bool, typer.Option("--matrix", help="Draw the matrix R of y = R x, row by row.")] = False,
     x: X = None,
     step: Still = None,
     strip: Strip = None,
@@ -262,8 +263,26 @@ def resize(
 
     values = parse_numbers("x", x)
     sizes, wanted = parse_sizes("size", _size_of(values, size), count=(1, 3)), parse_sizes("to", to)
-    figure = draw.resize(sizes, wanted, mode=mode, order=order, align_corners=align_corners, x=values, step_s=step_s)
+    way = draw.resize_matrix if matrix else draw.resize
+    figure = way(sizes, wanted, mode=mode, order=order, align_corners=align_corners, x=values, step_s=step_s)
     return _steps(figure, step, strip)
+
+
+@_picture("convoxel draw linearity --operator max_pool --svg linearity.svg")
+def linearity(
+    operator: Annotated[
+        Literal[
+            "nearest", "linear", "cubic", "spline", "area", "convolution", "bias", "average_pool", "max_pool", "relu"
+        ],
+        typer.Option(help="Interpolation to twice the size, convolution (bias: with one), pooling or rectifier."),
+    ] = "linear",
+    size: Size = "4x4",
+    seed: Annotated[int, typer.Option(help="Random seed of the second input.")] = 0,
+) -> Figure:
+    """Show whether an operator is linear: f(2u + v) beside 2 f(u) + f(v)."""
+    from convoxel import draw
+
+    return draw.linearity(operator, parse_sizes("size", size, count=(1, 3)), seed=seed)
 
 
 @_picture("convoxel draw shuffle --size 2x3 --factor 2 --svg shuffle.svg", moving=True)
@@ -287,7 +306,10 @@ def deform(
     padding: Padding = "half",
     dilation: Dilation = "1",
     offset: Annotated[float, typer.Option(help="Spread of random offsets; 0 is the plain convolution.")] = 0.8,
-    seed: Annotated[int, typer.Option(help="Random seed of the offsets.")] = 0,
+    modulated: Annotated[
+        bool, typer.Option("--modulated", help="Weight each tap as well (v2): random weights from 0 to 1.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Random seed of the offsets and weights.")] = 0,
     x: X = None,
     w: W = None,
     step: Still = None,
@@ -297,13 +319,25 @@ def deform(
     from convoxel import draw
 
     values, weights = parse_numbers("x", x), parse_numbers("w", w)
-    sizes = parse_sizes("size", _size_of(values, size), count=(1, 2))
+    sizes = parse_sizes("size", _size_of(values, size), count=(1, 3))
     figure = draw.deform(
         sizes, parse_sizes("kernel", _size_of(weights, kernel)), parse_sizes("stride", stride),
-        parse_padding(padding, len(sizes)), parse_sizes("dilation", dilation), offset=offset, seed=seed, x=values,
-        w=weights, step_s=step_s,
+        parse_padding(padding, len(sizes)), parse_sizes("dilation", dilation), offset=offset, mask=modulated or None,
+        seed=seed, x=values, w=weights, step_s=step_s,
     )  # fmt: skip
     return _steps(figure, step, None)
+
+
+@_picture("convoxel draw dynamic --size 5x5 --svg dynamic.svg")
+def dynamic(
+    size: Size = "5x5",
+    temperature: Annotated[float, typer.Option(help="Large values mix the kernels evenly.")] = 1.0,
+    seed: Annotated[int, typer.Option(help="Random seed of the images.")] = 0,
+) -> Figure:
+    """Show a dynamic convolution: two images, their shares of three kernels, and what that makes of them."""
+    from convoxel import draw
+
+    return draw.dynamic(parse_sizes("size", size, count=(1, 3)), temperature=temperature, seed=seed)
 
 
 @_picture("convoxel draw channels --in 3 --out 5 --way plain --way depthwise_separable --svg channels.svg")

@@ -5,8 +5,9 @@ A picture is a figure: shapes that are written as SVG, PNG, GIF or a web page. R
 ``pixels`` (written as SVG, painted) → ``figure`` → ``caption`` (headings and legends), ``chart`` (axes), ``bars``.
 
 Of layers: ``scan`` (which inputs an output reads) → ``sliding_kernel``, ``layer_matrix``, ``overlap_grid``,
-``gallery``; ``board`` (grids of numbers) → ``sampling_picture``, ``deformable_picture``, ``separable_picture``,
-``shift_picture``; ``channel_blocks`` (kernels in space), ``feature_picture`` (photographs, neurons). Of networks:
+``gallery``; ``board`` (grids of numbers) → ``sampling_picture``, ``linearity_picture``, ``deformable_picture``,
+``separable_picture``, ``shift_picture``; ``dynamic_picture``, ``channel_blocks`` (kernels in space),
+``feature_picture`` (photographs, neurons). Of networks:
 ``network_outline`` (a network as nodes) → ``layered_layout``, ``network_diagram``, ``field_picture``, ``field_funnel``,
 ``memory_chart``. Of measurements: ``pareto_chart``, ``comparison_chart``, ``scaling_chart``, ``sharing_chart``,
 ``upsampling_chart``, ``training_curves``. Of images: ``volume_slice`` (the head upwards) → ``image_overlay`` (image,
@@ -20,6 +21,7 @@ made of a module.
 from convoxel.draw.channel_blocks import channels
 from convoxel.draw.contact_sheet import contact_sheet, save_contact_sheet
 from convoxel.draw.deformable_picture import deform
+from convoxel.draw.dynamic_picture import dynamic
 from convoxel.draw.explanation_picture import explanation
 from convoxel.draw.feature_picture import features, neurons
 from convoxel.draw.field_funnel import connections, funnel, funnel_of_chain
@@ -28,6 +30,7 @@ from convoxel.draw.figure import Figure, beside
 from convoxel.draw.gallery import gallery, gallery_names, save_gallery
 from convoxel.draw.image_overlay import overlay, panels, png, save_overlay
 from convoxel.draw.layer_matrix import matrix
+from convoxel.draw.linearity_picture import linearity, resize_matrix
 from convoxel.draw.memory_chart import memory
 from convoxel.draw.network_diagram import block, network
 from convoxel.draw.overlap_grid import overlap
@@ -60,6 +63,7 @@ __all__ = [
     "conv",
     "curves",
     "deform",
+    "dynamic",
     "explanation",
     "features",
     "field",
@@ -68,6 +72,7 @@ __all__ = [
     "gallery",
     "gallery_names",
     "layout",
+    "linearity",
     "matrix",
     "max_norm",
     "memory",
@@ -83,6 +88,7 @@ __all__ = [
     "pool",
     "prior",
     "resize",
+    "resize_matrix",
     "save_contact_sheet",
     "save_gallery",
     "save_overlay",

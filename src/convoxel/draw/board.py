@@ -76,11 +76,13 @@ class Board:
         title: title of the figure.
         lines: lines below the title.
         grids: the grids, in reading order.
+        least_pitch: smallest distance of cells, for long numbers in grids of many cells (default 0).
     """
 
     title: str
     lines: Sequence[str]
     grids: Sequence[Grid]
+    least_pitch: float = 0.0
     pitch: float = field(init=False)
     corners: list[Point] = field(init=False)
 
@@ -92,7 +94,8 @@ class Board:
             )
         self.head, self.width, top = heading(self.title, self.lines)
         widest = max(max(grid.values.shape[-2:]) for grid in self.grids)
-        self.pitch = 46.0 if widest <= 6 else 38.0 if widest <= 9 else 30.0 if widest <= 14 else 22.0
+        usual = 46.0 if widest <= 6 else 38.0 if widest <= 9 else 30.0 if widest <= 14 else 22.0
+        self.pitch = max(usual, self.least_pitch)
         self._place(top + 26)
 
     def _place(self, top: float) -> None:

@@ -18,6 +18,7 @@ from convoxel.draw.scene import Box, Disc, Group, Look, Shape, arrow
 from convoxel.errors import ConfigError, ShapeError
 from convoxel.files.values import Array
 
+_MOST_TAPS = 2500
 _HOME = Look(stroke="soft", weight=1.5)
 _THERE = Look(fill="c1", stroke="card", weight=1.25)
 _WAY = Look(stroke="c1", weight=1.6)
@@ -31,7 +32,7 @@ def deform(
     dilation: int | Sequence[int] = 1,
     *,
     offset: ArrayLike | float = 0.8,
-    mask: ArrayLike | None = None,
+    mask: ArrayLike | bool | None = None,
     seed: int = 0,
     x: ArrayLike | None = None,
     w: ArrayLike | None = None,
@@ -42,15 +43,16 @@ def deform(
     Rings mark the grid of the kernel, dots the places that are read; between inputs the value is taken linearly.
 
     Args:
-        size: input size, one or two axes.
+        size: input size, one to three axes; a dot in a volume lies in the slice that is nearest.
         kernel: kernel size, of all axes or of every axis (default 3).
         stride: stride (default 1).
         padding: padding, a word or numbers (default "half").
         dilation: dilation (default 1).
         offset: offsets of shape (taps × axes, *output) in elements of the input, as ``nn.functional.deform_conv`` takes
             them; or the spread of random ones (default 0.8); 0 shows the plain convolution.
-        mask: modulation of shape (taps, *output), which weights each tap (v2, arXiv 1811.11168; default: none).
-        seed: random seed of the offsets (default 0).
+        mask: modulation of shape (taps, *output), which weights each tap (v2, arXiv 1811.11168), or True for a random
+            one; dots are as large as their weights (default: none).
+        seed: random seed of the offsets and the modulation (default 0).
         x: values of the input, of shape ``size`` (default: small whole numbers).
         w: values of the kernel (default: ones).
         step_s: seconds of one frame.
@@ -68,14 +70,20 @@ def deform(
 
     scan = Scan.of(size, kernel, stride, padding, dilation)
     axes = len(scan.size)
-    if axes > 2:
-        raise ConfigError(f"deform: size {scan.size} has {axes} axes; one or two are drawn.")
     taps = list(itertools.product(*map(range, scan.kernel)))
     values, weights = given_values("deform", x, scan.size), np.ones(scan.kernel) if w is None else np.asarray(w, float)
     shape = (len(taps) * axes, *scan.output)
     moved = np.asarray(offset, np.float64)
+    rng = np.random.default_rng(seed)
     if moved.ndim == 0:
-        moved = np.random.default_rng(seed).uniform(-1, 1, shape).round(2) * float(moved)
+        moved = rng.uniform(-1, 1, shape).round(2) * float(moved)
+    if mask is True or mask is False:
+        mask = rng.uniform(0, 1, (len(taps), *scan.output)).round(2) if mask else None
+    if len(taps) * scan.steps() > _MOST_TAPS:
+        raise ConfigError(
+            f"deform: {len(taps)} taps of {scan.steps()} outputs are too many to watch; up to {_MOST_TAPS} are drawn. "
+            "Give a smaller size or kernel."
+        )
     if moved.shape != shape or weights.shape != scan.kernel:
         raise ShapeError(
             f"deform: offset has shape {moved.shape} and w {weights.shape}; expected {shape} and {scan.kernel}."
@@ -121,14 +129,15 @@ def _taps(
     when: tuple[int, ...] | None, first: Place,
 ) -> Iterator[Shape]:  # fmt: skip
     half, axes = board.side / 2, len(output)
-    low = board.spot(0, (0,) * axes)
     shape = board.grids[0].values.shape
-    high = board.spot(0, tuple(n - 1 for n in shape))
     for number, tap in enumerate(taps):
         home = [t.start(o) + t.d * slot - f for t, o, slot, f in zip(scan.tracks, output, tap, first, strict=True)]
         there = [place + float(moved[number * axes + axis][output]) for axis, place in enumerate(home)]
+        near = [min(max(round(there[0]), 0), shape[0] - 1)] if axes == 3 else []  # the slice that is nearest
+        low = board.spot(0, (*near, *(0,) * (axes - len(near))))
+        high = board.spot(0, (*near, *(n - 1 for n in shape[len(near) :])))
         x0, y0 = (value + half for value in board.spot(0, home))
-        x1, y1 = (value + half for value in board.spot(0, there))
+        x1, y1 = (value + half for value in board.spot(0, (*near, *there[len(near) :])))
         # Places far outside of the picture hold zeros; they are drawn at its edge.
         x1 = min(max(x1, low[0] - 6), high[0] + board.side + 6)
         y1 = min(max(y1, low[1] - 6), high[1] + board.side + 6)

@@ -164,6 +164,7 @@ _COMMANDS = {
     "funnel_of_chain": "draw funnel",
     "gallery": "draw animation",
     "max_norm": "draw norm",
+    "resize_matrix": "draw resize --matrix",
     "layer_shifts": "draw shifts",
     "photograph": "draw features photo.png",
     "upsampling": "compare upsampling",
@@ -256,8 +257,9 @@ def _drawn(name: str) -> Callable[..., Figure]:
 
 
 _NAMES = (
-    "block", "channels", "connections", "conv", "deform", "funnel_of_chain", "gallery", "layout", "matrix", "max_norm",
-    "memory", "neurons", "overlap", "pool", "prior", "resize", "separable", "shuffle", "translation", "unpool",
+    "block", "channels", "connections", "conv", "deform", "dynamic", "funnel_of_chain", "gallery", "layout",
+    "linearity", "matrix", "max_norm", "memory", "neurons", "overlap", "pool", "prior", "resize", "resize_matrix",
+    "separable", "shuffle", "translation", "unpool",
 )  # fmt: skip
 PICTURES: Mapping[str, Callable[..., Figure]] = {
     **{name: _drawn(name) for name in _NAMES}, "network": _network, "field": _field, "layer_shifts": _layer_shifts,
@@ -268,6 +270,7 @@ PICTURES: Mapping[str, Callable[..., Figure]] = {
 
 _SIZE, _KERNEL = Control("size", "size", 3, 9), Control("kernel", "kernel", 1, 5)
 _STRIDE = Control("stride", "stride", 1, 4)
+_SIZES = {"signal": (9,), "image": (6, 6), "volume": (3, 3, 3)}
 _PADDING = Control("padding", "padding", words=("none", "half", "full", "same", "causal"))
 _KIND = Control("kind", "operation", words=("correlation", "convolution"))
 _BENCH = "/layer?size={size}&kernel={kernel}&stride={stride}&padding={padding}&kind={kind}&numbers=1"
@@ -422,7 +425,44 @@ STEPS: tuple[Step, ...] = (
         "resize",
         {"size": (3, 3), "to": (6, 6), "mode": "linear"},
         (Control("mode", "mode", words=("nearest", "linear", "cubic", "spline", "area")), Control("to", "to", 1, 9)),
-        "C3 C4",
+        "C3",
+    ),
+    Step(
+        "interpolation-matrix",
+        _THREE,
+        "The matrix of an interpolation",
+        "y = R x: a row for each output, and every row's weights sum to 1.",
+        "resize_matrix",
+        {"size": (2, 2), "to": (4, 4), "mode": "linear"},
+        (Control("mode", "mode", words=("nearest", "linear", "cubic", "spline", "area")), Control("to", "to", 1, 6)),
+        "C4",
+    ),
+    Step(
+        "linearity",
+        _THREE,
+        "Which operations are linear?",
+        "f(2u + v) = 2 f(u) + f(v) for all inputs? One pair that differs is enough to say no.",
+        "linearity",
+        {"operator": "max_pool", "size": (4, 4), "seed": 0},
+        (
+            Control(
+                "operator",
+                "operation",
+                words=(
+                    "max_pool",
+                    "average_pool",
+                    "nearest",
+                    "linear",
+                    "cubic",
+                    "spline",
+                    "convolution",
+                    "bias",
+                    "relu",
+                ),
+            ),
+            Control("seed", "random seed", 0, 9),
+        ),
+        "C4",
     ),
     Step(
         "unpooling",
@@ -604,6 +644,26 @@ STEPS: tuple[Step, ...] = (
             Control(
                 "offset", "offsets", words=("none", "small", "large"), values={"none": 0.0, "small": 0.8, "large": 2.0}
             ),
+            Control("size", "input", words=("signal", "image", "volume"), values=_SIZES),
+            Control("seed", "random seed", 0, 9),
+        ),
+        "D6",
+    ),
+    Step(
+        "dynamic",
+        _FOUR,
+        "Kernels that depend on the image",
+        "The layer mixes a few kernels, and each image decides with which shares.",
+        "dynamic",
+        {"size": (5, 5), "temperature": 1, "seed": 0},
+        (
+            Control(
+                "size",
+                "input",
+                words=("signal", "image", "volume"),
+                values={"signal": (9,), "image": (5, 5), "volume": (3, 4, 4)},
+            ),
+            Control("temperature", "temperature", 1, 9),
             Control("seed", "random seed", 0, 9),
         ),
         "D6",
