@@ -110,6 +110,22 @@ def test_slices_move_by_slider_wheel_and_key(window: Any, runs: Path) -> None:
     assert "slice=" not in page.url
 
 
+def test_the_window_of_grey_values_is_set_by_level_and_width(window: Any, runs: Path) -> None:
+    page = window.open(one(runs / "levels-2", "&case=v5"))
+    page.wait_for_selector(".slice img")
+    window.settle()
+    image, usual = page.locator(".slice img").first, page.locator("text=usual window")
+    before = image.get_attribute("src")
+    assert usual.is_disabled()
+    page.get_by_label("width").focus()
+    page.keyboard.press("Home")  # no width: black below the level, white above
+    window.settle()
+    assert image.get_attribute("src") != before and "low=" in page.url and "high=" in page.url
+    usual.click()
+    window.settle()
+    assert image.get_attribute("src") == before and "low=" not in page.url
+
+
 def test_keys_go_through_the_images(window: Any, runs: Path) -> None:
     page = window.open(one(runs / "digits"))
     names = page.locator(".viewer tbody tr th").all_text_contents()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from convoxel.explorer.feature_sheet import GAP, Sheet, coloured, draw_tile, joi
 from convoxel.explorer.image_frame import open_frame
 from convoxel.explorer.session import Session
 from convoxel.explorer.view import Answer, Picture, Query, plain
+from tests.support.drawing import check_texts
 
 WORDS = {
     "picture": [("net", "unet"), ("set", "levels=1"), ("set", "width=6"), ("image", "pattern-2d")],
@@ -62,6 +64,27 @@ def test_maps_are_those_of_pytorch(session: Session, of: str) -> None:
     near = coloured(cut[0], float(cut[0].min()), float(cut[0].max())).astype(int)
     seen = sheet[: rows : told["scale"][0], : columns : told["scale"][1], :3].astype(int)
     assert spread > 0 and np.abs(seen - near).max() <= 12  # rounding may take the next of 256 colours
+
+
+@pytest.mark.parametrize("size", [(40,), (24, 32), (16, 16, 16)], ids=str)
+def test_maps_of_the_command_line_are_those_of_the_page(tmp_path: Path, size: tuple[int, ...]) -> None:
+    np.save(file := tmp_path / "image.npy", np.random.default_rng(0).standard_normal(size).astype(np.float32))
+    options = [f"dims={len(size)}", "levels=1", "width=4"]
+    name, whole, found = inside_view.network_maps("unet", file, ["encoder.0.conv2"], options)
+    page = Session.of(["unet", str(file)])
+    words = (("net", "unet"), ("image", str(file)), ("layer", "encoder.0.conv2"), *(("set", each) for each in options))
+    told = inside_view.maps(page, Query(words))
+    maps = found["encoder.0.conv2"]
+    assert name == "unet" and whole.shape[1:] == size and maps.shape == (told["channels"], *told["size"])
+    np.testing.assert_allclose(maps.reshape(len(maps), -1).max(axis=1), told["largest"], rtol=1e-5)
+    assert len(inside_view.network_maps("unet", file, (), options)[2]) == 5
+    with pytest.raises(ConfigError, match="layer"):
+        inside_view.network_maps("unet", file, ["decoder"], options)
+    figure = cx.draw.feature_maps(name, whole, found, most=3)
+    strongest = np.argsort(-np.abs(maps).mean(axis=tuple(range(1, maps.ndim))))[:3]
+    if len(size) < 3:  # of a volume the middle slice decides
+        assert all(f"channel {channel}: " in figure.still().svg() for channel in strongest)
+    assert check_texts(figure) == 3 + 2 + 2
 
 
 @pytest.mark.parametrize("of", ["picture", "signal", "volume"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import os
 import subprocess
@@ -12,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from convoxel.errors import ConfigError
 from convoxel.explorer import run_launch, runs_view
@@ -274,6 +277,12 @@ def test_a_started_command_is_shown_and_stopped(folder: Path) -> None:
     session.jobs.close()
 
 
+def shades(drawn: dict[str, Any]) -> np.ndarray:
+    """The grey values of an image's picture."""
+    with Image.open(io.BytesIO(base64.b64decode(drawn["image"].partition(",")[2]))) as picture:
+        return np.asarray(picture.convert("L"))
+
+
 def test_slices_of_a_case_are_layers(monkeypatch: pytest.MonkeyPatch, session: Session, folder: Path) -> None:
     from convoxel.data import Sample
     from convoxel.explorer import run_cases
@@ -291,5 +300,13 @@ def test_slices_of_a_case_are_layers(monkeypatch: pytest.MonkeyPatch, session: S
     }  # fmt: skip
     drawn = ask(runs_view.slice_layers, session, ("run", folder / "<i>grey"), ("case", "case0"), ("slice", 1))
     assert drawn["image"].startswith("data:image/png;base64,") and drawn["marks"] == ("A", "P", "R", "L")
+    assert told["ends"] == (image.min(), image.max()) and told["window"] == (-2.0, 2.0)
+    words = ("run", folder / "<i>grey"), ("case", "case0"), ("slice", 1)
+    narrow = ask(runs_view.slice_layers, session, *words, ("low", "-0.001"), ("high", "0.001"))
+    usual, extreme = (np.isin(shades(each), (0, 255)).mean() for each in (drawn, narrow))
+    bright = (image[0, ..., 1] > 0).mean()  # the picture enlarges every pixel alike, with shades between neighbours
+    assert usual < 0.2 < extreme and abs((shades(narrow) > 127).mean() - bright) < 0.08
     with pytest.raises(ConfigError, match="slice"):
         ask(runs_view.slice_layers, session, ("run", folder / "<i>grey"), ("case", "case0"), ("slice", 5))
+    with pytest.raises(ConfigError, match="low"):
+        ask(runs_view.slice_layers, session, ("run", folder / "<i>grey"), ("case", "case0"), ("low", "black"))

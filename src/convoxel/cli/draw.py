@@ -467,11 +467,30 @@ def features(
     image: Annotated[Path, typer.Argument(metavar="IMAGE", help="Photograph, or an image of any format that is read.")],
     w: Annotated[str | None, typer.Option("--w", help="Values of a kernel (default: edges, spots, blur).")] = None,
     pool: Annotated[int, typer.Option(help="Kernel size and stride of the pooling.", min=1)] = 2,
+    model: Annotated[
+        str | None,
+        typer.Option(metavar="NETWORK", help="Draw the maps of a run, an .onnx file or a network of the zoo instead."),
+    ] = None,
+    layer: Annotated[
+        list[str] | None, typer.Option(help="Layer of the model; may be repeated (default: five convolutions).")
+    ] = None,
+    maps: Annotated[int, typer.Option(help="Maps of each layer, the strongest first.", min=1)] = 6,
+    assign: Assign = None,
 ) -> Figure:
-    """Show convolution, activation and pooling of a photograph as feature maps."""
+    """Show convolution, activation and pooling of an image as feature maps, by usual kernels or by a network's layers.
+
+    A network of the zoo has the weights that training starts from.
+    """
     from convoxel import draw
     from convoxel.data import read_image
 
+    if model is not None:
+        from convoxel.explorer.inside_view import network_maps
+
+        name, whole, found = network_maps(model, image, layer or (), assign or ())
+        return draw.feature_maps(name, whole, found, most=maps)
+    if layer or assign:
+        raise ConfigError("layer: given without a network. Name it with --model, such as --model RUN.")
     kernel = _rows(parse_numbers("w", w))
     return draw.features(read_image(image).image, None if kernel is None else {"kernel": kernel}, pool=pool)
 

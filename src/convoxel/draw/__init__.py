@@ -23,7 +23,7 @@ from convoxel.draw.contact_sheet import contact_sheet, save_contact_sheet
 from convoxel.draw.deformable_picture import deform
 from convoxel.draw.dynamic_picture import dynamic
 from convoxel.draw.explanation_picture import explanation
-from convoxel.draw.feature_picture import features, neurons
+from convoxel.draw.feature_picture import feature_maps, features, neurons
 from convoxel.draw.field_funnel import connections, funnel, funnel_of_chain
 from convoxel.draw.field_picture import field
 from convoxel.draw.figure import Figure, beside
@@ -65,6 +65,7 @@ __all__ = [
     "deform",
     "dynamic",
     "explanation",
+    "feature_maps",
     "features",
     "field",
     "funnel",

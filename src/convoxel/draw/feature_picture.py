@@ -11,7 +11,8 @@ from numpy.typing import ArrayLike
 from convoxel.draw.caption import EDGE, heading
 from convoxel.draw.figure import Figure
 from convoxel.draw.image_overlay import image_pixels
-from convoxel.draw.quantity import sizes, spelled
+from convoxel.draw.letter import text_width
+from convoxel.draw.quantity import listed, sizes, spelled
 from convoxel.draw.scene import Bitmap, Box, Look, Shape, Words
 from convoxel.errors import ConfigError, ShapeError
 from convoxel.files.values import Array
@@ -32,6 +33,7 @@ KERNELS: Mapping[str, tuple[tuple[float, ...], ...]] = {
     "blur": ((1 / 9,) * 3,) * 3,
 }
 _PANEL, _GAP, _KERNEL = 168.0, 20.0, 66.0
+_MAP = 112.0
 _MOST = 192  # pixels along an axis that are convolved
 _HEAD, _SOFT = Look(fill="ink", size=12, bold=True), Look(fill="soft", size=11)
 _FRAME = Look(stroke="faint", weight=1)
@@ -105,6 +107,65 @@ def features(image: ArrayLike, kernels: Mapping[str, ArrayLike] | None = None, *
     note = "Grey is 0 in the first column of maps, brighter is positive; black is 0 in the others."
     shapes.append(Words(EDGE, y + 4, note, look=_SOFT))
     return Figure(title, text, max(width, right + EDGE), y + 20, tuple(shapes))
+
+
+def feature_maps(name: str, image: ArrayLike, layers: Mapping[str, ArrayLike], *, most: int = 6) -> Figure:
+    """Return the strongest feature maps of some layers, a row for each layer, beside the image.
+
+    Args:
+        name: name of the network.
+        image: input of the network, (channels, *spatial) of one to three axes; channels are averaged.
+        layers: name of a layer → its result, (channels, *spatial). Of volumes the middle slice is drawn.
+        most: number of maps of a layer, those with the largest mean size first (default 6).
+
+    Raises:
+        ShapeError: the image or a result has other axes.
+        ConfigError: there is no layer, or ``most`` is below 1.
+
+    >>> feature_maps("net", np.eye(8)[None], {"conv": np.ones((4, 8, 8))}, most=2).text
+    'Feature maps of net: conv, 2 of 4 channels of 8 × 8, the strongest 0 and 1.'
+    """
+    if not layers or most < 1:
+        raise ConfigError(f"feature_maps: got {len(layers)} layers and most={most}; expected at least one, and 1.")
+    title = f"Feature maps of {name}"
+    shapes, width, top = heading(title, ["The strongest channels of each layer: grey is 0, brighter is positive."])
+    whole = _plane("image", image).mean(axis=0)
+    scale = _PANEL / max(whole.shape)
+    y = top + 22
+    shapes.append(Words(EDGE, y - 8, f"image {sizes(np.shape(image)[1:])}", look=_HEAD))
+    shapes += _panel(whole, (EDGE, y), scale, "image", signed=bool((whole < 0).any()))
+    left, right, told, lowest = EDGE + _PANEL + _GAP, width, [], y + whole.shape[0] * scale
+    for layer, result in layers.items():
+        maps = _plane(layer, result)
+        order = np.argsort(-np.abs(maps).mean(axis=(1, 2)), kind="stable")[:most]
+        size = sizes(np.shape(result)[1:])
+        shapes.append(Words(left, y - 8, f"{layer}, {len(order)} of {len(maps)} channels of {size}", look=_HEAD))
+        fit = _MAP / max(maps.shape[1:])
+        for column, channel in enumerate(order):
+            x = left + column * (_MAP + 10)
+            shapes += _panel(maps[channel], (x, y), fit, f"{layer}, channel {channel}", signed=True)
+            below = y + maps.shape[1] * fit + 13
+            shapes.append(Words(x, below, f"channel {channel}", look=_SOFT))
+        right = max(
+            right,
+            left + len(order) * (_MAP + 10) - 10 + EDGE,
+            left + text_width(f"{layer}, {len(order)} of {len(maps)} channels of {size}", 12, bold=True) + EDGE,
+        )
+        strongest = listed([str(channel) for channel in order])
+        told.append(f"{layer}, {len(order)} of {len(maps)} channels of {size}, the strongest {strongest}")
+        y += maps.shape[1] * fit + 46
+    text = f"Feature maps of {name}: {'; '.join(told)}."
+    return Figure(title, text, right, max(y - 20, lowest + EDGE), tuple(shapes))
+
+
+def _plane(name: str, values: ArrayLike) -> Array:
+    """Return maps (channels, rows, columns): the middle slice of volumes, and signals as strips."""
+    found = np.asarray(values, np.float64)
+    if not 2 <= found.ndim <= 4 or found.size == 0:
+        raise ShapeError(f"feature_maps: {name} has shape {found.shape}; expected (channels, *spatial).")
+    if found.ndim == 4:
+        return found[:, found.shape[1] // 2]
+    return np.repeat(found[:, None], max(1, found.shape[-1] // 8), axis=1) if found.ndim == 2 else found
 
 
 def greyscale(image: ArrayLike) -> Array:

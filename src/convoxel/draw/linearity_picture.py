@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from convoxel.draw.board import CELL, DONE, MOST_FRAMES, PADDING, TAP, Board, Frame, Grid, joined, small_numbers
+from convoxel.draw.board import CELL, DONE, MOST_FRAMES, PADDING, TAP, Board, Frame, Grid, Place, joined, small_numbers
 from convoxel.draw.figure import Figure
 from convoxel.draw.quantity import sizes, spelled
 from convoxel.draw.sampling_picture import given_values
@@ -86,12 +86,14 @@ def resize_matrix(
         grids,
         least_pitch=42.0 if rows <= 16 else 34.0,
     )
-    frames = []
+    frames: list[Frame] = []
     for row, output in enumerate(itertools.product(*map(range, wanted))):
         places = [int(place) for place in np.flatnonzero(held[row])]
         terms = " + ".join(f"{spelled(_short(matrix[row, p]))}·{spelled(values.flat[p])}" for p in places[:9])
         more = " + …" if len(places) > 9 else ""
-        marks = ({(row, p): "" for p in places}, {(p, 0): "" for p in places}, {(row, 0): ""})
+        marks: tuple[dict[Place, str], ...] = (
+            {(row, p): "" for p in places}, {(p, 0): "" for p in places}, {(row, 0): ""}
+        )  # fmt: skip
         frames.append(Frame(f"output {joined(output)} = {terms}{more} = {spelled(_short(result[row]))}", marks))
     sums = "every row sums to 1" if np.allclose(matrix.sum(axis=1), 1) else "rows do not all sum to 1"
     text = f"Interpolation ({name}{corners}) of {sizes(lengths)} to {sizes(wanted)} as a matrix of {rows} × {columns}, "
@@ -135,9 +137,7 @@ def linearity(operator: str = "linear", size: int | Sequence[int] = (4, 4), *, s
     differ = np.abs(f["sum"] - separate) > 1e-9
     report = inspect.linearity(apply, torch.as_tensor(u.astype(np.float64))[None, None] - 1.3)
     name = _NAMES[operator]
-    kind = (
-        "linear" if report.linear else "affine, linear but for a constant" if report.affine else "not linear"
-    )
+    kind = "linear" if report.linear else "affine, linear but for a constant" if report.affine else "not linear"
     told = f"here in all {differ.size} numbers" if not differ.any() else ""
     says = (
         f"f(2u + v) = 2 f(u) + f(v), {told}"

@@ -11,6 +11,7 @@ import math
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,13 +22,13 @@ from convoxel.explorer.feature_sheet import GAP, Sheet, coloured, draw_tile, joi
 from convoxel.explorer.fields_view import find_module
 from convoxel.explorer.image_frame import ImageFrame, open_frame
 from convoxel.explorer.opened_image import find_place, png
+from convoxel.explorer.session import Session
 from convoxel.explorer.view import Picture, Query, View
 from convoxel.inspect.layer_output import Formula, formula, layer_outputs, layer_program
 from convoxel.inspect.record import Record, Step, open_source
 from convoxel.lookup import find_network, is_file
 
 if TYPE_CHECKING:
-    from convoxel.explorer.session import Session
     from convoxel.files.values import Array, JsonObject
 
 _MOST_MACS, _MOST_VOXELS = 60e9, {1: 1 << 20, 2: 640 * 640, 3: 64**3}
@@ -137,6 +138,30 @@ def _maps(session: Session, query: Query) -> tuple[ImageFrame, LayerMaps]:
         return LayerMaps(step, tuple(inputs), y, record, start)
 
     return frame, session.keep(("maps", *_frame_key(frame), step.name, start, size), compute)
+
+
+def network_maps(
+    word: str, image: str | Path, layers: Sequence[str] = (), options: Sequence[str] = ()
+) -> tuple[str, Array, dict[str, Array]]:
+    """Return a network's name, the input that it gets of an image file, and the maps of layers, as the page shows them.
+
+    Args:
+        word: a run, an ``.onnx`` file, or a network of the zoo with the weights that training starts from.
+        image: file of the image; of a large one the middle is computed.
+        layers: names of layers (default: five convolutions from the first to the last).
+        options: options of a network of the zoo, as name=value.
+
+    Raises:
+        ConfigError: there is no such layer, or network and image do not fit each other.
+    """
+    session = Session.of([word, str(image)], readonly=True)
+    pairs = (("net", session.networks[0]), ("image", str(Path(image).resolve())), *(("set", each) for each in options))
+    frame, first = _maps(session, Query(pairs))
+    usual = [step.name for step in list_steps(first.record, len(frame.size)) if step.operator == "convolution"]
+    chosen = layers or [usual[round(n * (len(usual) - 1) / 4)] for n in range(5)] if usual else [first.step.name]
+    found = {name: _maps(session, Query((*pairs, ("layer", name))))[1].y[0] for name in dict.fromkeys(chosen)}
+    whole = frame.cut(first.start, first.record.inputs[0][2:])[0]
+    return frame.subject.name, whole, found
 
 
 # ---- pictures of maps ----------------------------------------------------------------------------------------
@@ -623,6 +648,10 @@ def _copies(frame: ImageFrame, query: Query, step: Step) -> list[JsonObject]:
         f"y = layer_outputs(record, weights, x, [{step.outputs[0].name!r}])[0]",
     ]  # fmt: skip
     copies = [{"name": "Feature maps (Python)", "text": "\n".join(python)}]
+    if frame.image.sample.source is not None:
+        given = [word for name, value in frame.options.items() for word in ("--set", f"{name}={value}")]
+        named = ["convoxel", "draw", "features", frame.image.word, "--model", frame.word, "--layer", step.name]
+        copies.insert(0, {"name": "Feature maps (command)", "text": shlex.join([*named, *given])})
     if module and step.kernel and frame.explained is None and frame.has_gradients:
         built = f"cx.models.build({frame.word!r}, dims={len(frame.size)}, in_channels={frame.channels}{options})"
         text = (

@@ -264,12 +264,21 @@ def describe_case(run: KnownRun, case: Case) -> JsonObject:
     return {
         "name": case.sample.name, "words": case.words, "planes": planes, "channels": len(case.sample.image),
         "shape": " × ".join(map(str, case.sample.image.shape[1:])), "window": case.window,
-        "legend": overlay_legend(run.contents.classes, *given),
+        "ends": _ends(case.sample.image), "legend": overlay_legend(run.contents.classes, *given),
     }  # fmt: skip
 
 
-def draw_slice(case: Case, plane: str, index: int | None, channel: int = 0) -> JsonObject:
-    """Return the layers of a plane of a volume, or of the whole of another image."""
+def _ends(image: Array) -> tuple[float, float] | None:
+    """Return the least and the largest value between which a window may lie; None for colours."""
+    finite = image[np.isfinite(image)] if image.dtype.kind == "f" else image
+    coloured = image.ndim == 3 and len(image) == 3
+    return None if coloured or not finite.size else (float(finite.min()), float(finite.max()))
+
+
+def draw_slice(
+    case: Case, plane: str, index: int | None, channel: int = 0, window: tuple[float, float] | None = None
+) -> JsonObject:
+    """Return the layers of a plane of a volume, or of the whole of another image; ``window`` are black and white."""
     image = case.sample.image
     spacing: tuple[float, float] = (1.0, 1.0)
     marks: tuple[str, str, str, str] | None = None
@@ -291,7 +300,9 @@ def draw_slice(case: Case, plane: str, index: int | None, channel: int = 0) -> J
         cut = lambda array: np.repeat(array[None], _STRIP, axis=0)  # noqa: E731
     else:
         picture = np.moveaxis(image, 0, -1) if len(image) == 3 else image[channel]
-    window = case.window if picture.ndim == 2 and picture.dtype != np.uint8 else None
+    if window is None:
+        window = case.window if picture.dtype != np.uint8 else None
+    window = window if picture.ndim == 2 else None
     drawn = layers(
         picture if window else np.clip(picture, 0, 255).astype(np.uint8),
         *(None if each is None else cut(each) for each in maps),

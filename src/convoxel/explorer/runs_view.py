@@ -17,6 +17,7 @@ from convoxel.draw.quantity import count, duration, figure, number, sizes
 from convoxel.draw.training_curves import charts, compared_charts
 from convoxel.errors import ConfigError
 from convoxel.explorer import run_launch
+from convoxel.explorer.opened_image import find_window
 from convoxel.explorer.run_cases import describe_case, draw_slice, examples, list_cases, open_case
 from convoxel.explorer.run_list import KnownRun, list_runs, open_run, summarise_run
 from convoxel.explorer.view import Query, View
@@ -158,7 +159,8 @@ def slice_layers(session: Session, query: Query) -> JsonObject:
     index = query.number("slice", 0, least=0) if query.text("slice") else None
     found = open_case(session, run, query.text("case"))
     channel = query.number("channel", 0, least=0, most=len(found.sample.image) - 1)
-    return draw_slice(found, query.text("plane", "axial"), index, channel)
+    window = find_window(query, found.window) if query.text("low") or query.text("high") else None
+    return draw_slice(found, query.text("plane", "axial"), index, channel, window)
 
 
 # ---- several runs -------------------------------------------------------------------------------------------

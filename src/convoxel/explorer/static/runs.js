@@ -9,7 +9,7 @@ import { State } from "./library/state.js";
 import { Table } from "./library/table.js";
 import { CaseViewer, layersOf, legendOf } from "./library/case_viewer.js";
 
-const state = new State({ run: "", case: "", cell: "", slice: "", over: "time", plane: "axial", label: "1", prediction: "1", difference: "0", opacity: "75", channel: "0" });
+const state = new State({ run: "", case: "", cell: "", slice: "", over: "time", plane: "axial", label: "1", prediction: "1", difference: "0", opacity: "75", channel: "0", low: "", high: "" });
 const readonly = document.body.dataset.readonly === "1";
 const POLL_MS = 2000;
 let list = null;
@@ -392,6 +392,7 @@ onKey("l", flip("label"));
 onKey("m", flip("prediction"));
 onKey("d", flip("difference"));
 onKey("w", () => page.viewer?.worst());
+onKey("0", () => page.viewer?.usualWindow());
 onKey("o", () => openRuns([]));
 onKey("ArrowLeft", () => page.viewer?.move(-1));
 onKey("ArrowRight", () => page.viewer?.move(1));

@@ -2,6 +2,7 @@
 
 import { Refusal, ask } from "./call.js";
 import { html, tell } from "./element.js";
+import { spelled } from "./numbers.js";
 
 const LAYERS = ["image", "label", "prediction", "difference"];
 
@@ -39,6 +40,11 @@ export class CaseViewer {
     this.number = html("output", {});
     this.worstButton = html("button", { type: "button", title: "The slice with the most mistakes (w)", click: () => this.worst() }, "worst slice");
     this.channel = html("input", { type: "range", min: 0, "aria-label": "channel", input: () => state.set({ channel: this.channel.value }) });
+    const range = (label) => html("input", { type: "range", step: "any", "aria-label": label, input: () => this.setWindow() });
+    [this.level, this.width] = [range("level"), range("width")];
+    this.grey = html("output", {});
+    this.usual = html("button", { type: "button", title: "The usual window (0)", click: () => this.usualWindow() }, "usual window");
+    this.windows = html("div", { class: "bar", hidden: true }, html("label", { class: "small" }, "level ", this.level), html("label", { class: "small" }, "width ", this.width), this.grey, this.usual);
     this.slices = html("div", { class: "bar", hidden: true }, this.plane, this.slider, this.number, this.worstButton);
     this.channels = html("label", { class: "small", hidden: true }, "channel ", this.channel);
     const step = (text, label, by) => html("button", { type: "button", "aria-label": label, title: label, click: () => onStep(by) }, text);
@@ -47,7 +53,7 @@ export class CaseViewer {
     this.stage = html("div", { class: "slice" });
     this.stage.addEventListener("wheel", (event) => this.wheel(event), { passive: false });
     this.legend = html("div", {});
-    this.element = html("div", { class: "case", role: "group", "aria-label": "image" }, this.title, this.bar, this.slices, this.stage, this.legend);
+    this.element = html("div", { class: "case", role: "group", "aria-label": "image" }, this.title, this.bar, this.slices, this.windows, this.stage, this.legend);
   }
 
   async show() {
@@ -70,6 +76,7 @@ export class CaseViewer {
       this.slices.hidden = !found.planes.length;
       this.plane.replaceChildren(...found.planes.map(({ name: each }) => html("option", { value: each }, each)));
       this.legend.replaceChildren(legendOf(found.legend));
+      this.windows.hidden = !found.ends;
       await this.showSlice();
     } catch (error) {
       if (!(error instanceof Refusal)) throw error;
@@ -99,11 +106,34 @@ export class CaseViewer {
       this.number.textContent = `slice ${index} of ${place.count}`;
     }
     this.channel.value = this.state.get("channel");
-    const words = [["run", this.run], ["case", this.name], ["channel", this.state.get("channel")], ...(place ? [["plane", place.name], ["slice", index]] : [])];
+    this.showWindow();
+    const asked = ["low", "high"].map((name) => [name, this.state.get(name)]).filter(([, text]) => text);
+    const words = [["run", this.run], ["case", this.name], ["channel", this.state.get("channel")], ...(place ? [["plane", place.name], ["slice", index]] : []), ...asked];
     const drawn = await ask("runs/slice", words, "slice");
     if (!drawn) return;
     this.stage.replaceChildren(layersOf(drawn, `${this.name}${place ? `, ${place.name} slice ${index}` : ""}`));
     this.showLayers();
+  }
+
+  /** Level and width as a radiologist says it: the middle of the window, and the distance from black to white. */
+  showWindow() {
+    if (!this.found.ends) return;
+    const [least, largest] = this.found.ends;
+    const [low, high] = ["low", "high"].map((name, end) => Number(this.state.get(name) || this.found.window[end]));
+    Object.assign(this.level, { min: least, max: largest });
+    Object.assign(this.width, { min: 0, max: 2 * (largest - least) });
+    for (const [slider, value] of [[this.level, (low + high) / 2], [this.width, high - low]]) if (document.activeElement !== slider) slider.value = value;
+    this.grey.textContent = `black ${spelled(low)}, white ${spelled(high)}`;
+    this.usual.disabled = !this.state.get("low") && !this.state.get("high");
+  }
+
+  usualWindow() {
+    this.state.set({ low: "", high: "" });
+  }
+
+  setWindow() {
+    const [level, width] = [Number(this.level.value), Number(this.width.value)];
+    this.state.set({ low: String(level - width / 2), high: String(level + width / 2) });
   }
 
   showLayers() {
@@ -136,7 +166,7 @@ export class CaseViewer {
 
   changed(names) {
     if (names.has("case")) this.show();
-    if (["plane", "slice", "channel"].some((name) => names.has(name))) this.showSlice().catch((error) => { if (!(error instanceof Refusal)) throw error; });
+    if (["plane", "slice", "channel", "low", "high"].some((name) => names.has(name))) this.showSlice().catch((error) => { if (!(error instanceof Refusal)) throw error; });
     if (["label", "prediction", "difference", "opacity"].some((name) => names.has(name))) this.showLayers();
   }
 }
