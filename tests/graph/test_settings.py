@@ -86,6 +86,7 @@ OPERATIONS: dict[str, tuple[Callable[[Program], Program], set[str]]] = {
     "precision": (lambda p: p.replace(precision="float32"), {"precision", "choices", "verification"}),
     "threads": (lambda p: p.replace(threads=2), {"threads"}),
     "settled": (lambda p: p.settled(X), {"choices", "verification"}),
+    "compacted": (lambda p: p.replace(algorithm="auto").compacted(X), {"algorithm", "choices", "verification"}),
     "choices": (lambda p: p.replace(choices={}), {"choices", "verification"}),
     "file": (lambda p: p.replace(file=None), {"file"}),
     "origin": (lambda p: p.replace(origin=None), {"origin"}),

@@ -259,3 +259,16 @@ def test_a_run_is_exported_with_what_its_numbers_mean(trained: Path, tmp_path: P
     np.testing.assert_allclose(run(TILES), expected, rtol=1e-4, atol=1e-4)
     with pytest.raises(ConfigError, match=r"export: net\.cvx ends in '\.cvx'; expected \.onnx"):
         export_network(str(trained), "net.cvx")
+
+
+def test_a_new_program_is_held_once_as_one_that_was_kept(run: Path) -> None:
+    members = load_members(run)
+    source = next(iter(members.values())).source
+    first = compiled_network.compile_run(next(iter(members.values())))
+    assert first.program.notes["weights"] == "compact", "it should be that of the file, whose weights are mapped"
+    assert not source.is_loaded, "the PyTorch network should be given back"
+    held = load_model(run)
+    shutil.rmtree(run / "compiled")
+    network = held.network
+    compiled_network.compile_run(held)
+    assert held.network is network, "a network that the caller holds stays as it is"

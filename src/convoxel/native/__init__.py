@@ -1,8 +1,8 @@
 """The Python interface of the C++ engine: single convolutions on NumPy arrays, and plans of many steps.
 
 It uses NumPy only and knows neither PyTorch nor graphs. Read ``machine`` (threads and instruction sets), ``plan``
-(steps over views), ``convolve`` (one convolution as a plan of one step), then ``calibration`` and ``tuning``
-(measurements of this machine, kept on disk).
+(steps over views), ``convolve`` (one convolution as a plan of one step), then ``packing`` (smaller packed weights),
+``calibration`` and ``tuning`` (measurements of this machine, kept on disk).
 """
 
 from convoxel.face import open_face
@@ -20,6 +20,7 @@ from convoxel.native.machine import (
     measure_bandwidth,
     measure_ceiling,
 )
+from convoxel.native.packing import choose_smaller_weights
 from convoxel.native.plan import ACTIVATIONS, Convolution, Plan, Problem, View
 from convoxel.native.tuning import known_winners, remembered_count, time_candidates, tune
 
@@ -35,6 +36,7 @@ __all__ = [
     "cache_folder",
     "caches",
     "checksum",
+    "choose_smaller_weights",
     "conv",
     "conv_transpose",
     "default_threads",

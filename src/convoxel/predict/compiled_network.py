@@ -68,10 +68,14 @@ def compile_run(run: AnyRun, precision: str | None = None) -> CompiledNetwork:
             f"precision is 'int8', but no quantised program is kept with the run for {instruction_set()}, this version "
             "and this checkpoint; expected one that samples were measured with. Make it: convoxel quantise RUN"
         )
+    loaded = isinstance(run.source, StoredNetwork) and run.source.is_loaded
     made = _compile(run, digits)
+    if isinstance(run.source, StoredNetwork) and not loaded:
+        run.source.release()
     for place in places:
         if _keep(place, made, notes):
-            break
+            # Weights of a file lie in memory once, as they are packed; those that were compiled lie there twice.
+            return _kept(place, notes) or made
     return made
 
 
@@ -92,6 +96,7 @@ def _notes(run: AnyRun, precision: str) -> dict[str, str]:
         "precision": precision,
         "processor": instruction_set(),
         "convoxel": __version__,
+        "weights": "compact",
     }
 
 

@@ -258,6 +258,15 @@ class StoredNetwork:
         """The network, loaded once."""
         return self.load()
 
+    @property
+    def is_loaded(self) -> bool:
+        """True while the network is in memory."""
+        return "network" in self.__dict__
+
+    def release(self) -> None:
+        """Give back the network's memory; it is loaded again when somebody asks for it."""
+        self.__dict__.pop("network", None)
+
 
 @dataclass(frozen=True)
 class TrainedRun(Generic[Config_co]):
