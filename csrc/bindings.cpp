@@ -45,7 +45,9 @@ using SlopeVariant = std::variant<float, std::array<float, 2>>;
 using Array = nb::ndarray<const float, nb::c_contig, nb::device::cpu>;
 template <class Number>
 using Table = nb::ndarray<const Number, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
-using AxisTuple = std::tuple<Table<int32_t>, Table<float>>;  // index, weight
+using TablePair = std::tuple<Table<int32_t>, Table<float>>;  // index, weight
+using RuleTuple = std::tuple<std::vector<std::string>, std::vector<int64_t>, std::vector<double>>;
+using AxisTuple = std::variant<TablePair, RuleTuple>;
 
 View from(const ViewTuple& tuple) {
   const auto& [buffer, offset, shape, strides, element] = tuple;
@@ -69,11 +71,15 @@ Slope from(const SlopeVariant& slope) {
 
 Levels from(const LevelsPair& levels) { return {levels.first, levels.second}; }
 
-ResampleAxis from(const AxisTuple& axis) {
-  const auto& [index, weight] = axis;
-  return {static_cast<int64_t>(index.shape(1)),
-          {index.data(), index.data() + index.size()},
-          {weight.data(), weight.data() + weight.size()}};
+AxisTable from(const AxisTuple& axis) {
+  if (const RuleTuple* rule = std::get_if<RuleTuple>(&axis)) {
+    const auto& [words, numbers, fractions] = *rule;
+    return TableRule{words, numbers, fractions};
+  }
+  const auto& [index, weight] = std::get<TablePair>(axis);
+  return ResampleAxis{static_cast<int64_t>(index.shape(1)),
+                      {index.data(), index.data() + index.size()},
+                      {weight.data(), weight.data() + weight.size()}};
 }
 
 std::vector<float> from(const Array& array) { return {array.data(), array.data() + array.size()}; }
@@ -109,7 +115,7 @@ struct type_caster<convoxel::Levels> : caster_from<convoxel::Levels, convoxel::L
   static constexpr auto Name = const_name("tuple[float, int]");
 };
 template <>
-struct type_caster<convoxel::ResampleAxis> : caster_from<convoxel::ResampleAxis, convoxel::AxisTuple> {};
+struct type_caster<convoxel::AxisTable> : caster_from<convoxel::AxisTable, convoxel::AxisTuple> {};
 template <>
 struct type_caster<std::vector<float>> : caster_from<std::vector<float>, convoxel::Array> {};
 
@@ -315,7 +321,7 @@ NAMED(size_t, "int")
 NAMED(Axes, "axes")
 NAMED(Slope, "slope")
 NAMED(Levels, "levels")
-NAMED(ResampleAxis, "table")
+NAMED(AxisTable, "table")
 NAMED(std::vector<float>, "floats")
 NAMED(std::vector<int32_t>, "int32s")
 #undef NAMED
@@ -397,6 +403,14 @@ double measure_ceiling(const std::string& isa, int threads, int64_t rounds) {
   double total = 0;
   for (const double d : done) total += d;
   return total / seconds;
+}
+
+// A NumPy array that owns the numbers.
+template <class Number>
+nb::ndarray<nb::numpy, Number, nb::ndim<1>> array_of(std::vector<Number> numbers) {
+  auto* kept = new std::vector<Number>(std::move(numbers));
+  const nb::capsule owner(kept, [](void* p) noexcept { delete static_cast<std::vector<Number>*>(p); });
+  return nb::ndarray<nb::numpy, Number, nb::ndim<1>>(kept->data(), {kept->size()}, owner);
 }
 
 using ByteArray = nb::ndarray<const uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
@@ -534,6 +548,14 @@ NB_MODULE(_core, m) {
         return std::make_pair(arena.offsets, arena.size);
       },
       "blocks"_a);
+  m.def(
+      "index_table",
+      [](std::vector<std::string> words, std::vector<int64_t> numbers, std::vector<double> fractions, int64_t size,
+         int64_t out) {
+        ResampleAxis made = make_table({std::move(words), std::move(numbers), std::move(fractions)}, size, out);
+        return std::make_tuple(made.taps, array_of(std::move(made.index)), array_of(std::move(made.weight)));
+      },
+      "words"_a, "numbers"_a, "fractions"_a, "size"_a, "out"_a);
   m.def("checksum", &checksum_arrays, "arrays"_a, "threads"_a);
   m.def("measure_ceiling", &measure_ceiling, "isa"_a, "threads"_a, "rounds"_a, nb::call_guard<GilReleased>());
   m.def("measure_reading", &measure_reading, "threads"_a, "bytes"_a, "trials"_a, nb::call_guard<GilReleased>());

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "convolution.h"
+#include "index_table.h"
 #include "integer_unit.h"
 #include "mistake.h"
 #include "quantised_convolution.h"
@@ -55,14 +56,6 @@ struct Step {
 // The parameter of an activation; clip has two.
 struct Slope {
   float low = 0, high = 0;
-};
-
-// One axis of a resampling: output o = sum over t of weight[o * taps + t] * input[index[o * taps + t]]; an index
-// below 0 is no tap.
-struct ResampleAxis {
-  int64_t taps = 0;
-  std::vector<int32_t> index;
-  std::vector<float> weight;
 };
 
 class Plan {

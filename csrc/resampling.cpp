@@ -109,23 +109,28 @@ class Resample {
 
 }  // namespace
 
-void Plan::resample(View src, View dst, std::vector<ResampleAxis> axes) {
+void Plan::resample(View src, View dst, std::vector<AxisTable> axes) {
   read(src, "src", Takes::kFloats);
   write(dst, "dst", Takes::kFloats);
   require_same_element(src, dst, "src and dst");
   require(src.batch == dst.batch && src.channels == dst.channels,
           "batch or channels of src " + show(src) + " and dst " + show(dst) + " differ");
   require(axes.size() == kSpatialAxes, "one table for each of the 3 spatial axes");
-  for (int i = 0; i < kSpatialAxes; ++i) {
-    const size_t count = static_cast<size_t>(dst.size[i] * axes[i].taps);
-    require(axes[i].index.size() == count && axes[i].weight.size() == count,
+  if (is_mean(axes, src.size.data(), dst.size.data())) return reduce("mean", src, dst);
+  std::vector<ResampleAxis> tables;
+  for (size_t i = 0; i < axes.size(); ++i) {
+    const TableRule* rule = std::get_if<TableRule>(&axes[i]);
+    tables.push_back(rule ? make_table(*rule, src.size[i], dst.size[i]) : std::move(std::get<ResampleAxis>(axes[i])));
+    const ResampleAxis& made = tables.back();
+    const size_t count = static_cast<size_t>(dst.size[i] * made.taps);
+    require(made.index.size() == count && made.weight.size() == count,
             "axis " + std::to_string(i) + " needs one index and one weight per output and tap");
-    for (const int32_t index : axes[i].index) {
+    for (const int32_t index : made.index) {
       require(index < src.size[i], "index " + std::to_string(index) + " is outside of src " + show(src));
     }
   }
   with_element(src.element, [&](auto number) {
-    const Resample<decltype(number)> resample(set_, src, dst, axes);
+    const Resample<decltype(number)> resample(set_, src, dst, tables);
     add({"resample", resample, resample.workspace_bytes()});
   });
 }

@@ -61,8 +61,9 @@ STEP(copy, (View src, View dst), "dst = src, bit by bit.", "src"_a, "dst"_a)
 STEP(max_pool, (View src, View dst, Axes kernel, Axes stride, Axes dilation, Axes padding_low),
      "Largest value of each window; positions outside of src do not count.", "src"_a, "dst"_a, "kernel"_a, "stride"_a,
      "dilation"_a = nb::make_tuple(1, 1, 1), "padding_low"_a = nb::make_tuple(0, 0, 0))
-STEP(resample, (View src, View dst, std::vector<ResampleAxis> axes),
-     "dst[o] = sum of weight * src[index] over the taps of three axes, each (index, weight) of shape (out, taps).\n\n"
+STEP(resample, (View src, View dst, std::vector<AxisTable> axes),
+     "dst[o] = sum of weight * src[index] over the taps of three axes, each (index, weight) of shape (out, taps), or\n"
+     "(words, numbers, fractions), a rule for them.\n\n"
      "An index of -1 is no tap. Average pooling, adaptive pooling and every linear resize are of this form.",
      "src"_a, "dst"_a, "axes"_a)
 STEP(combine, (std::string op, View a, View b, View dst, std::string activation, Slope slope),

@@ -12,6 +12,7 @@
 
 #include "../plan.h"
 #include "json.h"
+#include "layers.h"
 #include "open_sizes.h"
 #include "tensor_file.h"
 
@@ -21,8 +22,7 @@ namespace convoxel::capi {
 struct Source {
   const TensorFile& file;
   const OpenSizes& sizes;
-  const std::vector<std::shared_ptr<const Convolution>>& convolutions;  // null where the place holds one of the next
-  const std::vector<std::shared_ptr<const QuantisedConvolution>>& quantised;
+  Layers& layers;
 };
 
 // Bounds within which no product or sum of the engine leaves 64 bits.
@@ -47,8 +47,8 @@ inline float float_of(const Json& value) {
 }
 
 template <class Number>
-std::vector<Number> numbers_of(const Source& source, const Json& name, const char* type) {
-  const StoredTensor& tensor = source.file.tensor(name.text(), type);
+std::vector<Number> numbers_of(const TensorFile& file, const Json& name, const char* type) {
+  const StoredTensor& tensor = file.tensor(name.text(), type);
   const Number* data = reinterpret_cast<const Number*>(tensor.data);
   return {data, data + tensor.count()};
 }
@@ -146,41 +146,30 @@ struct Argument<View> {
 template <>
 struct Argument<std::vector<float>> {
   static std::vector<float> read(const Source& source, const Json& value) {
-    return numbers_of<float>(source, value, "F32");
+    return numbers_of<float>(source.file, value, "F32");
   }
 };
 template <>
 struct Argument<std::vector<int32_t>> {
   static std::vector<int32_t> read(const Source& source, const Json& value) {
-    return numbers_of<int32_t>(source, value, "I32");
+    return numbers_of<int32_t>(source.file, value, "I32");
   }
 };
 template <>
-struct Argument<ResampleAxis> {
-  static ResampleAxis read(const Source& source, const Json& value) {
-    const std::vector<Json>& names = value.list(2);
-    const StoredTensor& index = source.file.tensor(names[0].text(), "I32");
-    require_content(index.shape.size() == 2, "a table has other axes than two");
-    return {bounded(index.shape[1], 0, kMostExtent), numbers_of<int32_t>(source, names[0], "I32"),
-            numbers_of<float>(source, names[1], "F32")};
+struct Argument<double> {  // as the whole number of its bits
+  static double read(const Source&, const Json& value) {
+    const int64_t bits = value.integer();
+    double number;
+    std::memcpy(&number, &bits, sizeof(number));
+    return number;
   }
 };
-template <>
-struct Argument<std::shared_ptr<const Convolution>> {
-  static std::shared_ptr<const Convolution> read(const Source& source, const Json& value) {
-    const size_t index = argument<size_t>(source, value);
-    require_content(index < source.convolutions.size() && source.convolutions[index] != nullptr,
-                    "a step refers to no convolution");
-    return source.convolutions[index];
-  }
-};
-template <>
-struct Argument<std::shared_ptr<const QuantisedConvolution>> {
-  static std::shared_ptr<const QuantisedConvolution> read(const Source& source, const Json& value) {
-    const size_t index = argument<size_t>(source, value);
-    require_content(index < source.quantised.size() && source.quantised[index] != nullptr,
-                    "a step refers to no convolution of whole numbers");
-    return source.quantised[index];
+template <class Kind>
+struct Argument<std::shared_ptr<const Kind>> {  // the number of a layer, or that and its padding
+  static std::shared_ptr<const Kind> read(const Source& source, const Json& value) {
+    if (!value.is_list()) return source.layers.find<Kind>(argument<size_t>(source, value), std::nullopt);
+    return source.layers.find<Kind>(argument<size_t>(source, value.list(2)[0]),
+                                    argument<Axes>(source, value.list(2)[1]));
   }
 };
 template <class T>
@@ -202,6 +191,22 @@ struct Argument<std::vector<T>> {
     std::vector<T> all;
     for (const Json& each : value.list()) all.push_back(argument<T>(source, each));
     return all;
+  }
+};
+
+template <>
+struct Argument<AxisTable> {  // the names of index and weight, or a rule: words, numbers, fractions
+  static AxisTable read(const Source& source, const Json& value) {
+    const std::vector<Json>& parts = value.list();
+    if (parts.size() == 3) {
+      return TableRule{argument<std::vector<std::string>>(source, parts[0]),
+                       argument<std::vector<int64_t>>(source, parts[1]),
+                       argument<std::vector<double>>(source, parts[2])};
+    }
+    const StoredTensor& index = source.file.tensor(value.list(2)[0].text(), "I32");
+    require_content(index.shape.size() == 2, "a table has other axes than two");
+    return ResampleAxis{bounded(index.shape[1], 0, kMostExtent), numbers_of<int32_t>(source.file, parts[0], "I32"),
+                        numbers_of<float>(source.file, parts[1], "F32")};
   }
 };
 

@@ -2,7 +2,7 @@
 //
 // A file lists expressions, each a list of an operation and its operands: a number, the name of a size, or [k] for the
 // value of expression k, which comes before. What divides by zero or leaves 64 bits has no value, and is an error only
-// where it is asked for.
+// where it is asked for. Where a network computes with a size as a float, so do the expressions, in double precision.
 #pragma once
 
 #include <cstdint>
@@ -14,6 +14,16 @@
 #include "json.h"
 
 namespace convoxel::capi {
+
+struct Number {
+  explicit Number(int64_t value) : whole(value) {}
+  explicit Number(double value) : fraction(value), is_whole(false) {}
+  double as_double() const { return is_whole ? static_cast<double>(whole) : fraction; }
+
+  int64_t whole = 0;
+  double fraction = 0;
+  bool is_whole = true;
+};
 
 class OpenSizes {
  public:
@@ -27,7 +37,7 @@ class OpenSizes {
   int64_t number(const Json& value) const;
 
  private:
-  using Value = std::optional<int64_t>;
+  using Value = std::optional<Number>;
   void compute();
   bool operand(const Json& value, Value* found) const;  // false: a name that is not defined yet
 

@@ -18,7 +18,6 @@ constexpr char kFormat[] = "convoxel-program";
 constexpr int kVersion = 5;        // of the format
 constexpr size_t kMostPlans = 16;  // input sizes kept planned, as in Python
 constexpr size_t kMostBlocks = size_t{1} << 20;
-constexpr int64_t kMostLayer = int64_t{1} << 31;  // of a number of a convolution's window
 
 struct StepReader {
   const char* name;
@@ -137,51 +136,7 @@ Program::Program(std::shared_ptr<const FileMemory> memory)
     for (size_t i = 0; i < choices->names.size(); ++i) chosen_[choices->names[i]] = choices->items[i].text();
   }
   use_reference_rates(set_);
-  read_layers();
-}
-
-void Program::read_layers() {
-  Json none;
-  none.kind = Json::Kind::kList;
-  const OpenSizes sizes(none, {});
-  const Source source{file_, sizes, convolutions_, quantised_};
-  for (const Json& layer : content_["layers"].list()) {
-    const auto axes = [&](const char* name) {
-      Axes found;
-      for (size_t i = 0; i < found.size(); ++i) {
-        found[i] = bounded(layer[name].list(found.size())[i].integer(), -kMostLayer, kMostLayer);
-      }
-      return found;
-    };
-    const std::string& name = layer["weight"].text();
-    const StoredTensor& weight = file_.tensor(name);
-    std::array<int64_t, 5> shape;
-    Shape extents;
-    for (size_t i = 0; i < shape.size(); ++i) {
-      shape[i] = bounded(layer["shape"].list(shape.size())[i].integer(), 1, kMostExtent);
-      extents.push_back(shape[i]);
-    }
-    require_content(numbers(extents) == weight.count(), "a weight has another size than its layer");
-    const Layer made = layer_of(shape, axes("stride"), axes("padding_low"), axes("dilation"), layer["groups"].integer(),
-                                layer["transposed"].truth());
-    std::vector<float> bias;
-    if (!layer["bias"].is_null()) bias = argument<std::vector<float>>(source, layer["bias"]);
-    const Json* zero = layer.find("zero");
-    if (zero == nullptr) {
-      if (!bias.empty()) require_bias(made, static_cast<int64_t>(bias.size()));
-      const float* data = reinterpret_cast<const float*>(file_.tensor(name, "F32").data);
-      convolutions_.push_back(std::make_shared<const Convolution>(
-          made.window, made.in_channels, made.out_channels, std::shared_ptr<const float>(file_.memory(), data),
-          bias.empty() ? nullptr : bias.data(), file_.memory()->is_mapped()));
-      quantised_.push_back(nullptr);
-    } else {
-      std::vector<float> scale = argument<std::vector<float>>(source, layer["scale"]);
-      quantised_.push_back(std::make_shared<const QuantisedConvolution>(
-          made.window, made.in_channels, made.out_channels, numbers_of<int16_t>(source, layer["weight"], "I16"),
-          std::move(scale), std::move(bias), static_cast<int32_t>(bounded(zero->integer(), 0, 255))));
-      convolutions_.push_back(nullptr);
-    }
-  }
+  layers_ = std::make_unique<Layers>(file_, content_["layers"]);
 }
 
 void Program::set_threads(int threads) {
@@ -308,7 +263,7 @@ std::shared_ptr<const SizedProgram> Program::plan_as(const Json& described, cons
   const Json& buffers = described["buffers"];
   sized->plan_ =
       std::make_unique<Plan>(arena.size, static_cast<int>(buffers.list().size()) + 1, threads, set_, digits_, chosen_);
-  const Source source{file_, sizes, convolutions_, quantised_};
+  const Source source{file_, sizes, *layers_};
   for (const Json& step : described["steps"].list()) {
     const std::string& operation = step.list(3)[0].text();
     const auto known = std::find_if(std::begin(kSteps), std::end(kSteps),
@@ -331,7 +286,7 @@ std::shared_ptr<const SizedProgram> Program::plan_as(const Json& described, cons
     SizedProgram::Buffer buffer;
     if (role == "constant") {
       // A copy: it is read in every run, and the file may change.
-      buffer = {SizedProgram::Role::kConstant, 0, numbers_of<float>(source, parts[1], "F32")};
+      buffer = {SizedProgram::Role::kConstant, 0, numbers_of<float>(file_, parts[1], "F32")};
       floats_there = static_cast<int64_t>(buffer.constant.size());
     } else {
       const bool result = role == "result";

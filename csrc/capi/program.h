@@ -15,6 +15,7 @@
 #include "../fork_mutex.h"
 #include "../plan.h"
 #include "json.h"
+#include "layers.h"
 #include "tensor_file.h"
 
 namespace convoxel::capi {
@@ -74,14 +75,11 @@ class Program {
   std::shared_ptr<const SizedProgram> plan(const Shapes& inputs, int threads) const;
   std::shared_ptr<const SizedProgram> plan_as(const Json& described, const Shapes& inputs, int threads,
                                               std::string* refusal) const;
-  void read_layers();
 
   TensorFile file_;
   Json content_;
   const MicrokernelSet& set_;
   std::vector<Port> inputs_, results_;
-  std::vector<std::shared_ptr<const Convolution>> convolutions_;
-  std::vector<std::shared_ptr<const QuantisedConvolution>> quantised_;
   std::map<std::string, std::string> chosen_;
   int digits_ = 24;
 
@@ -91,6 +89,7 @@ class Program {
     std::shared_ptr<const SizedProgram> sized;
   };
   mutable ForkMutex mutex_;
+  std::unique_ptr<Layers> layers_;        // changes, behind the lock, as plans ask for other paddings
   mutable std::vector<Planned> planned_;  // the latest last
   int threads_ = 0;
 };

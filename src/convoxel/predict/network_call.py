@@ -44,7 +44,7 @@ def resize(image: Array, size: Sequence[int]) -> Array:
         return image
     mode = "linear_antialiased" if len(size) == 2 else "linear"
     absent = 3 - len(size)
-    tables = [index_tables.resize(old, new, mode) for old, new in zip(image.shape[1:], size, strict=True)]
+    tables = (index_tables.resize(mode),) * len(size)
     source = np.ascontiguousarray(image, np.float32)
     result = np.empty((len(image), *size), np.float32)
     # Channels are images of one channel here, so that nothing has to be transposed.
@@ -53,6 +53,6 @@ def resize(image: Array, size: Sequence[int]) -> Array:
         for buffer, array in ((1, source), (2, result))
     )
     plan = Plan(0, 2)
-    plan.resample(given, wanted, (*(index_tables.identity(1),) * absent, *tables))
+    plan.resample(given, wanted, (*(index_tables.identity(),) * absent, *tables))
     plan.run([source, result])
     return result

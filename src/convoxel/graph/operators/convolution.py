@@ -20,7 +20,7 @@ from convoxel.graph.operators.reads import Along, Applied, Reads, Unknown, pair,
 from convoxel.graph.operators.region import Request, Restricted, Span, need_engine, part_of_window
 from convoxel.graph.operators.rewriter import Rewriter
 from convoxel.graph.operators.shape import check_channels, conv_length, length, operand, positive, with_residual
-from convoxel.graph.operators.step import Step, bias, convolve, own_padding
+from convoxel.graph.operators.step import Padding, Step, bias, convolve, own_padding, padded_layer
 from convoxel.graph.operators.view import spatial
 from convoxel.native.integer import convolve_whole
 
@@ -151,9 +151,8 @@ def _pointwise_kernel(step: Step, index: int) -> native.Convolution | None:
 def _convolution_kernel(step: Step, transposed: bool) -> native.Convolution:
     node, weight = step.node, step.constants[1]
     assert weight is not None
-    padding = _padding_low(step)
 
-    def make() -> native.Convolution:
+    def make(padding: Padding) -> native.Convolution:
         return native.Convolution(
             np.ascontiguousarray(weight.reshape(*weight.shape[:2], *spatial(weight.shape[2:], 1)), np.float32),
             bias(step),
@@ -164,8 +163,7 @@ def _convolution_kernel(step: Step, transposed: bool) -> native.Convolution:
             transposed=transposed,
         )
 
-    # "Same" with a stride pads each input size in its own way, and a kernel knows its padding.
-    return step.kernels.get((node.name, padding), make)
+    return padded_layer(step.kernels, node.name, _padding_low(step), make)
 
 
 def _padding_low(step: Step) -> tuple[int, int, int]:

@@ -14,7 +14,6 @@ from convoxel.graph.ir.graph import Node
 from convoxel.graph.ir.size import Extents, Shape, Size, arithmetic, as_whole, differ, kind_of, larger, round_up
 from convoxel.graph.operators import index_tables as taps
 from convoxel.graph.operators.host import Array, Ints
-from convoxel.graph.operators.index_tables import Taps
 from convoxel.graph.operators.operator import Shapes, row
 from convoxel.graph.operators.reads import Aligned, Along, Applied, Blocks, Reads, crop, pointwise, regrouped, unchanged
 from convoxel.graph.operators.region import Request, Restricted, Span, lengths, part_of_blocks, part_of_groups
@@ -24,6 +23,7 @@ from convoxel.graph.operators.step import Step, copy, refuse
 from convoxel.graph.operators.view import alias_reshape, alias_slice, channels_as_positions, full_axis, narrow_view
 from convoxel.graph.operators.weighted import lower_tables, restrict_tables
 from convoxel.native import View
+from convoxel.native.index_table import TableRule
 
 # ---- shapes
 
@@ -199,10 +199,9 @@ def _blocks(step: Step, fine: View, coarse: View) -> Iterator[tuple[View, View]]
         )
 
 
-def _pad_tables(node: Node, sizes: Shape, results: Shape) -> list[Taps]:
+def _pad_tables(node: Node) -> list[TableRule]:
     """Padding that was not folded into a convolution."""
-    pairs = zip(sizes, node["padding"][2:], strict=True)
-    return [taps.pad(size, low, high, node["mode"]) for size, (low, high) in pairs]
+    return [taps.pad(low, node["mode"]) for low, _ in node["padding"][2:]]
 
 
 def _lower_swap(step: Step) -> None:
@@ -229,12 +228,11 @@ def _lower_tile(step: Step) -> None:
 
 def _lower_zeros(step: Step) -> None:
     """Zeros as sums of no taps, for as many channels at a time as the operand has."""
-    none = [taps.Taps(np.full((size, 1), -1, np.int32), np.ones((size, 1), np.float32)) for size in step.out.shape[1:4]]
     channels, at_once = step.out.shape[4], step.x.shape[4]
     for start in range(0, channels, at_once):
         count = min(at_once, channels - start)
         source, target = narrow_view(step.x, 4, 0, count), narrow_view(step.out, 4, start, count)
-        step.plan.resample(source, target, tuple(none), name=step.node.name)
+        step.plan.resample(source, target, (taps.none(),) * 3, name=step.node.name)
 
 
 # ---- on arrays

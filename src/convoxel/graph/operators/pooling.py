@@ -12,7 +12,6 @@ from convoxel.graph.ir.graph import Node
 from convoxel.graph.ir.size import Shape, Size
 from convoxel.graph.operators import index_tables as taps
 from convoxel.graph.operators.host import Array, Ints, Pairs, behind_channels, windows
-from convoxel.graph.operators.index_tables import Taps
 from convoxel.graph.operators.operator import Shapes, row
 from convoxel.graph.operators.reads import Along, Applied, Reads, pair
 from convoxel.graph.operators.region import Request, Restricted, Span, part_of_tables, part_of_window, refuse_part
@@ -20,7 +19,8 @@ from convoxel.graph.operators.rewriter import Rewriter
 from convoxel.graph.operators.shape import given, length, operand, pool_length, positive
 from convoxel.graph.operators.step import Step
 from convoxel.graph.operators.view import spatial
-from convoxel.graph.operators.weighted import lower_tables, weighted
+from convoxel.graph.operators.weighted import weighted
+from convoxel.native.index_table import TableRule
 
 _WINDOW = "kernel, stride, padding, dilation, ceil=False"
 
@@ -70,28 +70,16 @@ def _lower_adaptive_max_pool(step: Step) -> None:
     step.plan.reduce("max", step.x, step.out, name=step.node.name)
 
 
-def _average_tables(node: Node, sizes: Shape, results: Shape) -> list[Taps]:
+def _average_tables(node: Node) -> list[TableRule]:
     """Mean over windows; the divisor is a product over axes, so each axis has its own table."""
-    padded, divisor = node["count_padding"], node["divisor"]
-    windows = zip(sizes, results, node["kernel"], node["stride"], node["padding"], node["dilation"], strict=True)
-    *axes, last = [
-        taps.average(size, out, k, s, low, high, padded, divided=not divisor, dilation=d)
-        for size, out, k, s, (low, high), d in windows
-    ]
-    return [*axes, Taps(last.source, last.weight / np.float32(divisor)) if divisor else last]
+    divisors = [*(1 if node["divisor"] else 0 for _ in node["kernel"][1:]), node["divisor"]]
+    windows = zip(node["kernel"], node["stride"], node["padding"], node["dilation"], divisors, strict=True)
+    return [taps.average(k, s, low, high, node["count_padding"], by, d) for k, s, (low, high), d, by in windows]
 
 
-def _adaptive_tables(node: Node, sizes: Shape, results: Shape) -> list[Taps]:
-    """Mean over windows of nearly equal length."""
-    return [taps.adaptive_average(size, out) for size, out in zip(sizes, results, strict=True)]
-
-
-def _lower_adaptive_average_pool(step: Step) -> None:
-    """A mean over the whole axis where one window is left."""
-    if all(out in (1, size) for size, out in zip(step.x.shape[1:4], step.out.shape[1:4], strict=True)):
-        step.plan.reduce("mean", step.x, step.out, name=step.node.name)
-    else:
-        lower_tables(_adaptive_tables)(step)
+def _adaptive_tables(node: Node) -> list[TableRule]:
+    """Mean over windows of nearly equal length; the engine takes that of whole axes at once."""
+    return [taps.adaptive_average()] * len(node["size"])
 
 
 # ---- on arrays
@@ -246,7 +234,7 @@ def _part_of_adaptive_pool(request: Request) -> Restricted:
     applied = request.applied
     sizes, results = applied.x[2:], request.out[2:]
     if any(new not in (1, old) for old, new in zip(sizes, results, strict=True)):
-        return part_of_tables(request, lambda: _adaptive_tables(applied.node, sizes, results))
+        return part_of_tables(request, _adaptive_tables(applied.node))
     spans = [
         span if new == old else Span(0, old, applied.node.name)
         for span, old, new in zip(request.box[2:], sizes, results, strict=True)
@@ -279,7 +267,6 @@ ROWS = (
         "adaptive_average_pool(x; size)",
         _adaptive_pool_shape,
         _adaptive_tables,
-        lower=_lower_adaptive_average_pool,
         reads=_adaptive,
         restrict=_part_of_adaptive_pool,
     ),

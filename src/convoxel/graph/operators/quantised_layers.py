@@ -24,7 +24,7 @@ from convoxel.graph.operators.linear import linear_macs, linear_shape, part_of_l
 from convoxel.graph.operators.operator import EPILOGUE, Shapes, row
 from convoxel.graph.operators.reads import unchanged, unknown
 from convoxel.graph.operators.shape import same
-from convoxel.graph.operators.step import Step, bias, own_padding
+from convoxel.graph.operators.step import Padding, Step, bias, own_padding, padded_layer
 from convoxel.graph.operators.view import spatial
 from convoxel.native.integer import QuantisedConvolution
 
@@ -84,7 +84,7 @@ def _lower_convolution(step: Step) -> None:
     node, weight = step.node, _weights(step)
     padding = step.choice.padding if step.choice else own_padding(node)
 
-    def make() -> QuantisedConvolution:
+    def make(padding: Padding) -> QuantisedConvolution:
         return QuantisedConvolution(
             weight.reshape(*weight.shape[:2], *spatial(weight.shape[2:], 1)),
             _scales(step),
@@ -97,7 +97,7 @@ def _lower_convolution(step: Step) -> None:
             transposed="output_padding" in node.attributes,
         )
 
-    _convolve(step, step.kernels.get((node.name, padding), make))
+    _convolve(step, padded_layer(step.kernels, node.name, padding, make))
 
 
 def _lower_linear(step: Step) -> None:

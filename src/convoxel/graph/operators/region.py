@@ -22,8 +22,8 @@ from convoxel.arithmetic import Adaptive
 from convoxel.errors import UnsupportedError
 from convoxel.files.values import Options
 from convoxel.graph.ir.size import Shape
-from convoxel.graph.operators.index_tables import Taps
 from convoxel.graph.operators.reads import Aligned, Along, Applied, ReadsRule
+from convoxel.native.index_table import AxisTable, Taps
 
 
 class Span(NamedTuple):
@@ -234,11 +234,12 @@ def part_of_window(
     return _Axis(made, read, (read.first - begin, end - read.stop))
 
 
-def part_of_tables(request: Request, make: Callable[[], Sequence[Taps]]) -> Restricted:
+def part_of_tables(request: Request, rules: Sequence[AxisTable]) -> Restricted:
     """Return the part of an operator that weighs positions of each spatial axis by a table: rows of the tables."""
     need_engine(request)
     if not request.memo:
-        request.memo.extend(make())
+        sizes = zip(rules, request.applied.x[-len(rules) :], request.out[-len(rules) :], strict=True)
+        request.memo.extend(rule.between(size, out) for rule, size, out in sizes)
     tables = request.memo
     lead = len(request.box) - len(tables)
     read, rows = list(request.box[:lead]), []

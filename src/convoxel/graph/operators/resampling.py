@@ -13,12 +13,12 @@ from convoxel.graph.ir.graph import Node
 from convoxel.graph.ir.size import Shape, scaled
 from convoxel.graph.operators import index_tables as taps
 from convoxel.graph.operators.host import Array, Ints
-from convoxel.graph.operators.index_tables import Taps
 from convoxel.graph.operators.operator import Shapes, row
 from convoxel.graph.operators.reads import Along, Applied, Reads, Unknown
 from convoxel.graph.operators.rewriter import Rewriter
 from convoxel.graph.operators.shape import operand, positive
 from convoxel.graph.operators.weighted import lower_tables, restrict_tables, weigh, weighted
+from convoxel.native.index_table import TableRule
 
 
 def _resize_shape(node: Node, shapes: Shapes) -> list[Shape]:
@@ -41,17 +41,16 @@ def _interpolate_shape(node: Node, shapes: Shapes) -> list[Shape]:
     return [tuple(new or old for new, old in zip(node["size"], operand(shapes, 0), strict=True))]
 
 
-def _resize_tables(node: Node, sizes: Shape, results: Shape) -> list[Taps]:
+def _resize_tables(node: Node) -> list[TableRule]:
     """Nearest, linear or cubic resizing as PyTorch does it."""
-    how = node["mode"], node["align_corners"]
-    triples = zip(sizes, results, node["scale"] or (None,) * len(sizes), strict=True)
-    return [taps.resize(size, out, *how, scale) for size, out, scale in triples]
+    scales = node["scale"] or (None,) * len(node["size"])
+    return [taps.resize(node["mode"], node["align_corners"], scale) for scale in scales]
 
 
-def _interpolate_tables(node: Node, sizes: Shape, results: Shape) -> list[Taps]:
+def _interpolate_tables(node: Node) -> list[TableRule]:
     """Resizing in any of ONNX's coordinate modes."""
     how = {key: node[key] for key in ("mode", "coordinate", "rounding", "cubic", "exclude_outside", "antialias")}
-    return [taps.axis(*axis, **how) for axis in zip(sizes, results, node["scale"][2:], strict=True)]
+    return [taps.interpolate(scale, **how) for scale in node["scale"][2:]]
 
 
 def _interpolate(
@@ -65,18 +64,16 @@ def _interpolate(
 ) -> Array:
     """Return x with every axis that has a length in ``size`` replaced by weighted sums of its elements.
 
-    ``how`` are the arguments of ``taps.axis``; ``region`` is the part of each axis that ``"tf_crop_and_resize"`` takes,
+    ``how`` are the arguments of ``taps.interpolate``; ``region`` is the part of each axis that ``"tf_crop_and_resize"`` takes,
     and positions beyond it get ``extrapolation``.
     """
     result = x.astype(np.float64)
     for axis, (old, new, factor, part) in enumerate(zip(x.shape, size, scale, region, strict=True)):
         if not new:
             continue
-        result = weigh(result, axis, taps.axis(old, new, factor, coordinate=coordinate, region=part, **how))
-        if coordinate == "tf_crop_and_resize":
-            position = taps.coordinates(old, new, factor or new / old, coordinate, part)
-            outside = (position < 0) | (position > old - 1)
-            result[(slice(None),) * axis + (outside,)] = extrapolation
+        table = taps.interpolate(factor, coordinate=coordinate, region=part, **how).between(old, new)
+        result = weigh(result, axis, table)
+        result[(slice(None),) * axis + ((table.source < 0).all(1),)] = extrapolation
     return result
 
 
@@ -143,5 +140,5 @@ ROWS = (
         restrict=restrict_tables(_interpolate_tables),
     ),
     # What is left of such an operator where a part of its result is made: a table for each spatial axis.
-    weighted("resample(x; tables)", _tabled_shape, lambda node, sizes, results: node["tables"]),
+    weighted("resample(x; tables)", _tabled_shape, lambda node: node["tables"]),
 )

@@ -12,9 +12,9 @@ import numpy as np
 from convoxel.errors import ShapeError
 from convoxel.graph.ir.graph import Node
 from convoxel.graph.ir.size import Shape, differ
-from convoxel.graph.operators import index_tables as taps
 from convoxel.graph.operators.convolution import convolution_macs
 from convoxel.graph.operators.host import Array, Ints, Pairs
+from convoxel.graph.operators.index_tables import CUBIC_SHARPNESS
 from convoxel.graph.operators.operator import Shapes, row
 from convoxel.graph.operators.shape import conv_length, operand
 
@@ -119,11 +119,19 @@ def _cubic(x: Array, position: Array, padding: str, align_corners: bool) -> Arra
     fraction = position - low
     result: Any = 0.0
     for offset in itertools.product(range(-1, 3), repeat=len(sizes)):
-        weight = np.prod(taps.cubic_kernel(np.abs(fraction - offset)), axis=-1)
+        weight = np.prod(_cubic_kernel(np.abs(fraction - offset)), axis=-1)
         place = low + offset
         inside = place if padding == "zeros" else np.rint(_folded(place, sizes, padding, align_corners))
         result = result + _fetched(x, inside, padding) * weight
     return result
+
+
+def _cubic_kernel(x: Array) -> Array:
+    """Return Keys' cubic convolution kernel at distance ``x`` ≥ 0."""
+    a = CUBIC_SHARPNESS
+    near = ((a + 2.0) * x - (a + 3.0)) * x * x + 1.0
+    far = ((a * x - 5.0 * a) * x + 8.0 * a) * x - 4.0 * a
+    return np.where(x <= 1.0, near, np.where(x < 2.0, far, 0.0))
 
 
 def _affine_grid(theta: Array, size: Ints, align_corners: bool) -> Array:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ from convoxel.errors import UnsupportedError
 from convoxel.files.values import Array, JsonObject, Options
 from convoxel.fork import renewed_lock
 from convoxel.graph.ir.graph import Node
-from convoxel.graph.ir.size import Shape
+from convoxel.graph.ir.size import Extent, Shape, Size
 from convoxel.graph.operators.view import spatial
 from convoxel.native import View
 
@@ -35,6 +35,27 @@ class PackedWeights:
                 self._made[key] = make()
             found: Layer = self._made[key]
             return found
+
+
+class PaddedLayer(NamedTuple):
+    """A convolution that knows no padding, and the padding that open sizes give it (d, h, w)."""
+
+    layer: Any
+    padding_low: tuple[Extent, Extent, Extent]
+
+
+Padding = tuple[int, int, int]
+
+
+def padded_layer(kernels: PackedWeights, key: Hashable, padding: Padding, make: Callable[[Padding], Layer]) -> Layer:
+    """Return the convolution called ``key`` with a padding, packed once for each.
+
+    "Same" with a stride pads each input size in its own way, and a convolution knows its padding.
+    """
+    if any(isinstance(low, Size) for low in padding):
+        layer = kernels.get((key, None), lambda: make((0, 0, 0)))
+        return cast(Layer, PaddedLayer(layer, padding))
+    return kernels.get((key, padding), lambda: make(padding))
 
 
 @dataclass(frozen=True)

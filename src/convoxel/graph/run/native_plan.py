@@ -2,8 +2,8 @@
 
 The planner runs with open sizes: shape rules, places and lowerings are those of every call, a recorder stands in the
 place of the engine's plan, and each number that a step is given becomes a number or an expression of the input's sizes.
-The library computes the expressions, places the buffers, and adds the steps. Where a lowering must know a size, as for
-a table of weights for each position, the steps are written for stated sizes.
+The library computes the expressions, places the buffers, and adds the steps. Where a lowering must know a size, the
+steps are written for stated sizes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from convoxel.files.fault import brief
 from convoxel.files.values import Array, JsonObject
 from convoxel.graph.ir.graph import CHANNELS_LAST, Graph
 from convoxel.graph.ir.size import Extent, OpenSizes, Shape, Size, compare, evaluate_shape
-from convoxel.graph.operators.step import PackedWeights
+from convoxel.graph.operators.step import PackedWeights, PaddedLayer
 from convoxel.graph.operators.table import infer_shapes
 from convoxel.graph.operators.view import full
 from convoxel.graph.run.arena import Block
@@ -35,6 +35,7 @@ from convoxel.graph.run.placement import Places, place
 from convoxel.graph.run.storage import choose_elements
 from convoxel.graph.store.record import NativePlans
 from convoxel.native import View
+from convoxel.native.index_table import AxisTable, TableRule
 from convoxel.native.plan import step_parameters
 from convoxel.native.precision import DIGITS
 
@@ -277,11 +278,13 @@ def _buffers(graph: Graph, places: Places, book: _Book) -> tuple[list[list[objec
 _BINARY: Mapping[type[ast.AST], str] = {
     ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.FloorDiv: "//", ast.Mod: "%", ast.BitAnd: "and", ast.BitOr: "or",
     ast.Eq: "==", ast.NotEq: "!=", ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">=", ast.And: "and",
-    ast.Or: "or",
+    ast.Or: "or", ast.Div: "/",
 }  # fmt: skip
 _CALLS = {
     "Max": "max", "max": "max", "Min": "min", "min": "min", "FloorDiv": "//", "CleanDiv": "//", "CeilDiv": "ceil",
-    "TruncDiv": "truncate", "Mod": "%", "PythonMod": "%", "Where": "where",
+    "TruncDiv": "truncate", "Mod": "%", "PythonMod": "%", "Where": "where", "ToFloat": "float64", "Float32": "float32",
+    "floor": "floor", "FloorToInt": "floor", "ceiling": "ceiling", "CeilToInt": "ceiling", "TruncToInt": "trunc",
+    "RoundToInt": "round", "sqrt": "sqrt", "OpaqueUnaryFn_sqrt": "sqrt",
 }  # fmt: skip
 
 Operand = int | str | list[int]
@@ -314,6 +317,8 @@ class _Expressions:
         again = functools.partial(self._written, text=text)
         if isinstance(node, ast.Constant) and type(node.value) is int:
             return node.value
+        if isinstance(node, ast.Constant) and type(node.value) is float:
+            return self._add("fraction", *struct.unpack(">II", struct.pack(">d", node.value)))
         if isinstance(node, ast.Name):
             return node.id
         if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Pow) and isinstance(node.right, ast.Constant):
@@ -335,9 +340,13 @@ class _Expressions:
                 return self._fold(_CALLS[node.func.id], operands)
             if node.func.id == "Identity":
                 return operands[0]
+            if node.func.id in ("IntTrueDiv", "FloatTrueDiv"):
+                return self._add("/", *(self._add("float64", operand) for operand in operands))
+            if node.func.id == "TruncToFloat":
+                return self._add("float64", self._add("trunc", operands[0]))
             if node.func.id in _CALLS:
                 return self._add(_CALLS[node.func.id], *operands)
-        raise UnsupportedError(f"the size {text} is computed with fractions; save the program with sizes=[…]")
+        raise UnsupportedError(f"the size {text} is computed with powers; save the program with sizes=[…]")
 
     def _fold(self, operation: str, operands: Sequence[Operand]) -> Operand:
         return functools.reduce(lambda a, b: self._add(operation, a, b), operands)
@@ -438,13 +447,26 @@ def _view(numbers: _Expressions, view: View) -> list[object]:
     return [view.buffer, numbers.of(view.offset), shape, strides, view.element]
 
 
+def _layer(book: _Book, numbers: _Expressions, layer: Any) -> object:
+    if isinstance(layer, PaddedLayer):
+        return [book.layer(layer.layer), [numbers.of(low) for low in layer.padding_low]]
+    return book.layer(layer)
+
+
+def _table(book: _Book, numbers: _Expressions, table: AxisTable) -> object:
+    if isinstance(table, TableRule):
+        bits = [int(struct.unpack("<q", struct.pack("<d", fraction))[0]) for fraction in table.fractions]
+        return [list(table.words), [numbers.of(number) for number in table.numbers], bits]
+    return [book.tensor(table.source), book.tensor(table.weight)]
+
+
 def _slope(value: Any) -> list[int]:
     return [_bits(number) for number in (value if isinstance(value, tuple | list) else (value, 0.0))]
 
 
 _WRITERS: Mapping[str, Callable[[_Book, _Expressions, Any], object]] = {
     "view": lambda book, numbers, value: _view(numbers, value),
-    "layer": lambda book, numbers, value: book.layer(value),
+    "layer": lambda book, numbers, value: _layer(book, numbers, value),
     "text": lambda book, numbers, value: str(value),
     "bool": lambda book, numbers, value: bool(value),
     "int": lambda book, numbers, value: numbers.of(value),
@@ -452,9 +474,7 @@ _WRITERS: Mapping[str, Callable[[_Book, _Expressions, Any], object]] = {
     "axes": lambda book, numbers, value: [numbers.of(number) for number in value],
     "slope": lambda book, numbers, value: _slope(value),
     "levels": lambda book, numbers, value: [_bits(value[0]), int(value[1])],
-    "table": lambda book, numbers, value: [
-        book.tensor(np.ascontiguousarray(value[0], np.int32)), book.tensor(np.ascontiguousarray(value[1], np.float32))
-    ],
+    "table": lambda book, numbers, value: _table(book, numbers, value),
     "floats": lambda book, numbers, value: book.tensor(np.ascontiguousarray(value, np.float32)),
     "int32s": lambda book, numbers, value: book.tensor(np.ascontiguousarray(value, np.int32)),
 }  # fmt: skip

@@ -19,10 +19,10 @@ from convoxel.files.values import Array
 from convoxel.fork import cached_property
 from convoxel.graph.ir.graph import CHANNELS_LAST, Graph, Node, Value
 from convoxel.graph.ir.size import Shape
-from convoxel.graph.operators.index_tables import Taps
 from convoxel.graph.operators.reads import Applied
 from convoxel.graph.operators.region import Box, Request, Restricted, Span, full_box, lengths
 from convoxel.graph.operators.table import OPERATORS, infer_shapes, make_node
+from convoxel.native.index_table import Taps
 
 
 @dataclass(frozen=True)
