@@ -11,13 +11,6 @@
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/variant.h>
 #include <nanobind/stl/vector.h>
-#include <pthread.h>
-#include <signal.h>
-#include <time.h>
-#include <unistd.h>
-#if defined(__linux__)
-#include <sys/syscall.h>
-#endif
 
 #include <algorithm>
 #include <chrono>
@@ -30,6 +23,7 @@
 #include "checksum.h"
 #include "machine.h"
 #include "plan.h"
+#include "system.h"
 #include "threads.h"
 
 namespace nb = nanobind;
@@ -124,17 +118,6 @@ struct type_caster<std::vector<float>> : caster_from<std::vector<float>, convoxe
 namespace convoxel {
 namespace {
 
-// True in the thread that runs Python's signal handlers: the process's first, or a forked child's only one.
-bool on_main_thread() {
-#if defined(__linux__)
-  return syscall(SYS_gettid) == getpid();
-#elif defined(__APPLE__)
-  return pthread_main_np() != 0;
-#else
-  return true;
-#endif
-}
-
 // Releases the GIL for its lifetime.
 //
 // Once the interpreter exits, no thread but the main one gets the GIL back. Python before 3.14 ends a thread that asks,
@@ -166,11 +149,7 @@ class GilReleased {
     struct SleepIfUnwound {
       bool taken = false;
       ~SleepIfUnwound() {
-        if (taken) return;
-        sigset_t all;
-        sigfillset(&all);
-        pthread_sigmask(SIG_SETMASK, &all, nullptr);
-        for (;;) pause();
+        if (!taken) sleep_for_ever();
       }
     } guard;
     PyEval_RestoreThread(state_);
@@ -374,13 +353,6 @@ nb::list list_algorithms() {
     out.append(row);
   }
   return out;
-}
-
-// Processor time of this thread in seconds: other processes do not count.
-double thread_seconds() {
-  timespec now;
-  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
-  return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
 }
 
 // The longest time that one of the threads takes for its call of work(thread).

@@ -1,19 +1,16 @@
 // Memory for floats that is aligned to a cache line and cannot be copied.
 #pragma once
 
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
-
 #include <cstdint>
-#include <cstdlib>
 #include <memory>
 #include <new>
+
+#include "system.h"
 
 namespace convoxel {
 
 struct FreeDeleter {
-  void operator()(void* p) const { std::free(p); }
+  void operator()(void* p) const { free_aligned(p); }
 };
 
 using FloatBuffer = std::unique_ptr<float[], FreeDeleter>;
@@ -33,11 +30,9 @@ inline FloatBuffer allocate_floats(int64_t count) {
   const bool huge = wanted >= kHugePageBytes / 2;
   const int64_t align = huge ? kHugePageBytes : kAlignBytes;
   const int64_t bytes = round_up(wanted, align);
-  void* p = std::aligned_alloc(static_cast<size_t>(align), static_cast<size_t>(bytes));
+  void* p = allocate_aligned(static_cast<size_t>(align), static_cast<size_t>(bytes));
   if (p == nullptr) throw std::bad_alloc();
-#if defined(__linux__)
-  if (huge) madvise(p, static_cast<size_t>(bytes), MADV_HUGEPAGE);  // advice: refusal costs nothing
-#endif
+  if (huge) advise_huge_pages(p, static_cast<size_t>(bytes));
   return FloatBuffer(static_cast<float*>(p));
 }
 

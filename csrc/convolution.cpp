@@ -1,10 +1,5 @@
 #include "convolution.h"
 
-#if defined(__linux__)
-#include <sys/mman.h>
-#include <unistd.h>
-#endif
-
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -14,6 +9,7 @@
 #include "cost.h"
 #include "mistake.h"
 #include "rows.h"
+#include "system.h"
 
 namespace convoxel {
 
@@ -143,17 +139,10 @@ Convolution::Convolution(Window window, int64_t in_channels, int64_t out_channel
 }
 
 void Convolution::give_back(int64_t begin, int64_t end) const {
-#if defined(__linux__)
   // The weights of a transposed convolution's output channel are scattered: only all channels together are contiguous.
   if (!from_file_ || (window_.transposed && end - begin < out_channels_)) return;
   const int64_t row = window_.taps() * in_channels_ / window_.groups;
-  const uintptr_t page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
-  const uintptr_t first = (reinterpret_cast<uintptr_t>(weight_.get() + begin * row) + page - 1) / page * page;
-  const uintptr_t last = reinterpret_cast<uintptr_t>(weight_.get() + end * row) / page * page;
-  if (first < last) madvise(reinterpret_cast<void*>(first), last - first, MADV_DONTNEED);
-#else
-  (void)begin, (void)end;
-#endif
+  give_back_pages(weight_.get() + begin * row, static_cast<size_t>((end - begin) * row) * sizeof(float));
 }
 
 const PackedWeights& Convolution::packed(const Algorithm& algorithm, const ConvProblem& problem,

@@ -4,10 +4,10 @@
 //
 // The outputs of a block share positions: with 3 taps and stride 1, eight outputs read ten positions, so 10 N loads of
 // pixels serve 24 N multiply-adds. Registers, for N vectors of channels:
-//   AVX-512 (32):  8 x 2 sums + 5 x 2 weights + 2 of a pixel = 28, and 4 x 2 + 7 x 2 + 2 = 24
-//   AVX2 (16):     8 + 5 + 1 = 14, and 4 + 7 + 1 = 12
+//   AVX-512, NEON (32):  8 x 2 sums + 5 x 2 weights + 2 of a pixel = 28, and 4 x 2 + 7 x 2 + 2 = 24
+//   AVX2 (16):           8 + 5 + 1 = 14, and 4 + 7 + 1 = 12
 
-#if defined(__AVX512F__)
+#if CVX_REGISTERS == 32
 constexpr int kDepthwiseVectors = 2;
 #else
 constexpr int kDepthwiseVectors = 1;

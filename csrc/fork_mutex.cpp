@@ -1,10 +1,10 @@
 #include "fork_mutex.h"
 
-#include <pthread.h>
-
 #include <atomic>
 #include <chrono>
 #include <thread>
+
+#include "system.h"
 
 namespace convoxel {
 namespace {
@@ -24,7 +24,7 @@ void before_fork() {
 
 void after_fork() { holders.store(0, std::memory_order_release); }
 
-[[maybe_unused]] const int registered = pthread_atfork(before_fork, after_fork, after_fork);
+[[maybe_unused]] const bool registered = (at_fork(before_fork, after_fork, after_fork), true);
 
 }  // namespace
 

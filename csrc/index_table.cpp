@@ -233,8 +233,7 @@ ResampleAxis interpolate(const Request& r) {
   require(linear || mode == "cubic", "there is no mode '" + mode + "' of interpolation");
   const double spread = antialias ? std::max(1.0 / factor, 1.0) : 1.0, reach = (linear ? 1 : 2) * spread;
   const int64_t taps = whole(std::ceil(2 * reach)) + 1;
-  Table table(r.out, taps);
-  std::vector<bool> used(static_cast<size_t>(taps));
+  require(taps <= kMostEntries, "a kernel of " + std::to_string(taps) + " positions is more than the engine tabulates");
   std::vector<double> weights(static_cast<size_t>(taps));
   const auto weigh = [&](int64_t o) {
     const int64_t first = whole(std::floor(at(o) - reach)) + 1;
@@ -247,17 +246,19 @@ ResampleAxis interpolate(const Request& r) {
     for (double& weight : weights) weight = exclude_outside || spread > 1 ? weight / total : weight;
     return first;
   };
+  // Taps that never count are none: their elements, which may be no numbers, stay out of the sums.
+  std::vector<bool> counts(weights.size());
   for (int64_t o = 0; o < r.out; ++o) {
     weigh(o);
-    for (size_t t = 0; t < weights.size(); ++t) used[t] = used[t] || weights[t] != 0;
+    for (size_t t = 0; t < weights.size(); ++t) counts[t] = counts[t] || weights[t] != 0;
   }
-  // Taps that never count are none: their elements, which may be no numbers, stay out of the sums.
+  Table table(r.out, std::count(counts.begin(), counts.end(), true));
   for (int64_t o = 0; o < r.out; ++o) {
     const int64_t first = weigh(o);
     if (outside(at(o))) continue;
-    for (int64_t t = 0; t < taps; ++t) {
-      if (!used[static_cast<size_t>(t)]) continue;
-      table.set(o, t, std::clamp<int64_t>(first + t, 0, r.size - 1), weights[static_cast<size_t>(t)]);
+    for (int64_t t = 0, tap = 0; t < taps; ++t) {
+      if (!counts[static_cast<size_t>(t)]) continue;
+      table.set(o, tap++, std::clamp<int64_t>(first + t, 0, r.size - 1), weights[static_cast<size_t>(t)]);
     }
   }
   return table.taken();

@@ -36,10 +36,11 @@ double fma_burst(int64_t rounds) {
   Vec factor = splat(0.999f);
   Vec term = splat(0.001f);
   for (int64_t k = 0; k < rounds; ++k) {
-    asm volatile("" : "+x"(factor), "+x"(term));  // keeps the compiler from summing the series itself
+    // Keeps the compiler from summing the series itself.
+    asm volatile("" : "+" CVX_VECTOR_REGISTER(factor), "+" CVX_VECTOR_REGISTER(term));
     CVX_UNROLL for (int i = 0; i < kChains; ++i) { sum[i] = sum[i] * factor + term; }
   }
-  CVX_UNROLL for (int i = 0; i < kChains; ++i) { asm volatile("" : : "x"(sum[i])); }
+  CVX_UNROLL for (int i = 0; i < kChains; ++i) { asm volatile("" : : CVX_VECTOR_REGISTER(sum[i])); }
   return 2.0 * kChains * kV * static_cast<double>(rounds);
 }
 

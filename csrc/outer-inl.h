@@ -60,7 +60,7 @@ struct OuterTiles {
   constexpr OuterTiles() {
     OuterTileTable<1, tile_rows(1)>::fill(run[1]);
     OuterTileTable<2, tile_rows(2)>::fill(run[2]);
-#if defined(__AVX512F__)
+#if CVX_REGISTERS == 32
     OuterTileTable<3, tile_rows(3)>::fill(run[3]);
     OuterTileTable<4, tile_rows(4)>::fill(run[4]);
 #endif

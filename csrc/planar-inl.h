@@ -2,10 +2,10 @@
 
 // A tile of N vectors of pixels by C outputs keeps N * C accumulators, and the smaller of N vectors and C weights, plus
 // one of the others, in registers:
-//   AVX-512 (32 registers):  6 x 4 -> 24 + 4 + 1 = 29    8 x 3 -> 28    12 x 2 -> 27    12 x 1 -> 14
+//   AVX-512, NEON (32):      6 x 4 -> 24 + 4 + 1 = 29    8 x 3 -> 28    12 x 2 -> 27    12 x 1 -> 14
 //   AVX2 (16 registers):     3 x 4 -> 12 + 3 + 1 = 16    4 x 3 -> 16    6 x 2  -> 15    12 x 1 -> 14
 constexpr int planar_vectors(int outputs) {
-#if defined(__AVX512F__)
+#if CVX_REGISTERS == 32
   return outputs == 4 ? 6 : outputs == 3 ? 8 : 12;
 #else
   return outputs == 4 ? 3 : outputs == 3 ? 4 : outputs == 2 ? 6 : 12;

@@ -4,12 +4,13 @@
 //
 // A tile of R rows by N vectors keeps R * N accumulators, N vectors of B and one broadcast of A in registers:
 //   AVX2 (16 registers):     6 x 2 -> 12 + 2 + 1 = 15        12 x 1 -> 12 + 1 + 1 = 14
-//   AVX-512 (32 registers):  6 x 4 -> 24 + 4 + 1 = 29    8 x 3 -> 24 + 3 + 1 = 28    12 x 2 -> 24 + 2 + 1 = 27
+//   AVX-512, NEON (32):      6 x 4 -> 24 + 4 + 1 = 29    8 x 3 -> 24 + 3 + 1 = 28    12 x 2 -> 24 + 2 + 1 = 27
+//   SSE2 (16, no FMA):       4 x 2 -> 8 + 2 + 1 + 1 = 12, with one for the product
 // Every loop over accumulators carries CVX_UNROLL.
 
 // The rows of a tile with N vectors of columns.
 constexpr int tile_rows(int vectors) {
-#if defined(__AVX512F__)
+#if CVX_REGISTERS == 32
   return vectors == 4 ? 6 : vectors == 3 ? 8 : 12;
 #elif defined(__AVX2__)
   return vectors == 2 ? 6 : 12;
@@ -17,7 +18,7 @@ constexpr int tile_rows(int vectors) {
   return vectors == 2 ? 4 : 6;
 #endif
 }
-#if defined(__AVX512F__)
+#if CVX_REGISTERS == 32
 constexpr int kPanelVectors = 4;
 #else
 constexpr int kPanelVectors = 2;
@@ -154,7 +155,7 @@ struct Tiles {
   constexpr Tiles() {
     TileTable<1, tile_rows(1)>::fill(run[1]);
     TileTable<2, tile_rows(2)>::fill(run[2]);
-#if defined(__AVX512F__)
+#if CVX_REGISTERS == 32
     TileTable<3, tile_rows(3)>::fill(run[3]);
     TileTable<4, tile_rows(4)>::fill(run[4]);
 #endif

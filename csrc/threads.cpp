@@ -1,11 +1,5 @@
 #include "threads.h"
 
-#include <pthread.h>
-#include <signal.h>
-#if defined(__linux__)
-#include <sched.h>
-#endif
-
 #include <algorithm>
 #include <atomic>
 #include <chrono>
@@ -16,6 +10,8 @@
 #include <system_error>
 #include <thread>
 #include <vector>
+
+#include "system.h"
 
 namespace convoxel {
 namespace {
@@ -39,59 +35,41 @@ class Seats {
  public:
   // `thread` is the newest worker.
   void add(std::thread& thread) {
-#if defined(__linux__)
     workers_.push_back(thread.native_handle());
-    cpu_set_t allowed;
-    if (sched_getaffinity(0, sizeof(allowed), &allowed) != 0) return;
-    std::vector<int> processors;
-    for (int i = 0; i < CPU_SETSIZE; ++i) {
-      if (CPU_ISSET(i, &allowed)) processors.push_back(i);
-    }
+    const std::vector<int> processors = allowed_processors();
     crowded_ = workers_.size() >= processors.size();
     if (crowded_) {
-      for (const pthread_t worker : workers_) pthread_setaffinity_np(worker, sizeof(allowed), &allowed);
+      if (processors.empty()) return;  // the system does not say
+      for (const Handle worker : workers_) bind_thread(worker, processors);
       return;
     }
-    caller_ = sched_getcpu();
+    caller_ = current_processor();
     size_t here = 0;
     while (here < processors.size() - 1 && processors[here] != caller_) ++here;
     processor_.clear();
     for (size_t i = 0; i < workers_.size(); ++i) processor_.push_back(processors[(here + 1 + i) % processors.size()]);
-    for (size_t i = 0; i < workers_.size(); ++i) keep(i);
-#else
-    (void)thread;
-#endif
+    for (size_t i = 0; i < workers_.size(); ++i) bind_thread(workers_[i], {processor_[i]});
   }
 
   // The operating system moves the caller as it likes. A worker on the caller's new processor changes places with it.
   void make_room() {
-#if defined(__linux__)
     if (crowded_) return;
-    const int here = sched_getcpu();
+    const int here = current_processor();
     if (here == caller_) return;
     for (size_t i = 0; i < workers_.size(); ++i) {
       if (processor_[i] != here) continue;
       processor_[i] = caller_;
-      keep(i);
+      bind_thread(workers_[i], {caller_});
     }
     caller_ = here;
-#endif
   }
 
-#if defined(__linux__)
  private:
-  void keep(size_t worker) const {
-    cpu_set_t own;
-    CPU_ZERO(&own);
-    CPU_SET(processor_[worker], &own);
-    pthread_setaffinity_np(workers_[worker], sizeof(own), &own);
-  }
-
-  std::vector<pthread_t> workers_;
+  using Handle = std::thread::native_handle_type;
+  std::vector<Handle> workers_;
   std::vector<int> processor_;  // of each worker
   int caller_ = -1;             // the processor without a worker, if there is one
   bool crowded_ = true;
-#endif
 };
 
 // One call of parallel_for. Every worker begins with its own share, the same in every call, and then helps with the
@@ -134,24 +112,6 @@ struct Job {
 };
 
 thread_local bool inside_work = false;
-
-// Blocks the signals that a thread made meanwhile shall not see: all but those of its own faults. Handlers belong to
-// the threads of the program, and so do system calls that a signal shall interrupt.
-class SignalsBlocked {
- public:
-  SignalsBlocked() {
-    sigset_t blocked;
-    sigfillset(&blocked);
-    for (const int fault : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT}) sigdelset(&blocked, fault);
-    pthread_sigmask(SIG_SETMASK, &blocked, &before_);
-  }
-  ~SignalsBlocked() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
-  SignalsBlocked(const SignalsBlocked&) = delete;
-  SignalsBlocked& operator=(const SignalsBlocked&) = delete;
-
- private:
-  sigset_t before_;
-};
 
 class Pool {
  public:
@@ -229,10 +189,12 @@ class Pool {
 // the threads. Made as the engine loads: a child that forks during a first use would wait for its end for ever.
 Pool* pool = new Pool;
 
-[[maybe_unused]] const int registered = pthread_atfork(nullptr, nullptr, [] {
+void renew() {
   pool = new Pool;
   inside_work = false;
-});
+}
+
+[[maybe_unused]] const bool registered = (at_fork(nullptr, nullptr, renew), true);
 
 }  // namespace
 

@@ -9,6 +9,7 @@
 #include "../arena.h"
 #include "../machine.h"
 #include "../mistake.h"
+#include "../system.h"
 #include "argument.h"
 
 namespace convoxel::capi {

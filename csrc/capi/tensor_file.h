@@ -10,7 +10,7 @@
 #include <string>
 #include <vector>
 
-#include "system.h"
+#include "file_memory.h"
 
 namespace convoxel::capi {
 

@@ -184,6 +184,7 @@ class Plan:
                 Annotated[NDArray[numpy.int32], dict(shape=(None, None), order="C", device="cpu", writable=False)],
                 Annotated[NDArray[numpy.float32], dict(shape=(None, None), order="C", device="cpu", writable=False)],
             ]
+            | tuple[Sequence[str], Sequence[int], Sequence[float]]
         ],
         name: str = "",
     ) -> None: ...
@@ -279,6 +280,13 @@ def problem_text(
     out_element: str,
 ) -> str: ...
 def place_blocks(blocks: Sequence[Sequence[int]]) -> tuple[list[int], int]: ...
+def index_table(
+    words: Sequence[str], numbers: Sequence[int], fractions: Sequence[float], size: int, out: int
+) -> tuple[
+    int,
+    Annotated[NDArray[numpy.int32], dict(shape=(None,))],
+    Annotated[NDArray[numpy.float32], dict(shape=(None,))],
+]: ...
 def checksum(
     arrays: Sequence[Annotated[NDArray[numpy.uint8], dict(shape=(None,), order="C", device="cpu", writable=False)]],
     threads: int,

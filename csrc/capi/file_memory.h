@@ -1,4 +1,4 @@
-// All that the library asks of the operating system itself: the bytes of a file as memory, and what this machine has.
+// The bytes of a file as memory, and how many threads this process may use.
 #pragma once
 
 #include <cstdint>
@@ -31,8 +31,6 @@ class FileMemory {
 std::shared_ptr<const FileMemory> open_file(const char* path);
 // A copy of bytes.
 std::shared_ptr<const FileMemory> copy_bytes(const void* bytes, int64_t count);
-
-int64_t installed_bytes();  // of this machine's memory
 
 // CONVOXEL_THREADS if it is set, else the processors that this process may use: those of its affinity mask, or fewer if
 // its control group has a quota.
