@@ -64,8 +64,8 @@ def _interpolate(
 ) -> Array:
     """Return x with every axis that has a length in ``size`` replaced by weighted sums of its elements.
 
-    ``how`` are the arguments of ``taps.interpolate``; ``region`` is the part of each axis that ``"tf_crop_and_resize"`` takes,
-    and positions beyond it get ``extrapolation``.
+    ``how`` are the arguments of ``taps.interpolate``; ``region`` is the part of each axis that
+    ``"tf_crop_and_resize"`` takes, and positions beyond the axis get ``extrapolation``.
     """
     result = x.astype(np.float64)
     for axis, (old, new, factor, part) in enumerate(zip(x.shape, size, scale, region, strict=True)):
