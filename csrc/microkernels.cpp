@@ -2,6 +2,8 @@
 // before a set is chosen.
 #include "microkernels.h"
 
+#include "system.h"
+
 #if defined(__x86_64__)
 #include <cpuid.h>
 #endif
@@ -27,7 +29,8 @@ bool has_amx() {
 
 // Those of AVX-512 for bfloat16 with the matrix unit; null if there is none.
 const MicrokernelSet* amx_microkernels() {
-  static const MatrixUnit* const unit = avx512_bf16_microkernels() != nullptr && has_amx() ? amx_unit() : nullptr;
+  static const MatrixUnit* const unit =
+      avx512_bf16_microkernels() != nullptr && has_amx() && request_matrix_registers() ? amx_unit() : nullptr;
   static const MicrokernelSet set = [] {
     MicrokernelSet all = *(unit != nullptr ? avx512_bf16_microkernels() : avx512_microkernels());
     all.name = "amx";
