@@ -47,6 +47,7 @@ USERS = {
     "explore": ["explorer", "web"],
     "notebook": ["explorer.notebook"],
     "cluster": ["predict.ray_workers"],
+    "track": ["train.tracking"],
     "bench": ["bench", "draw.figure", "draw.pixels"],
 }
 # Name in an import statement, where it is not that of the distribution.

@@ -218,6 +218,16 @@ def run_training(config: TrainConfig, screen: Screen, *, resume: bool, force: bo
         return fit(config, resume=resume, force=force, on_progress=meter, on_plan=show)
 
 
+def _send_files(run: Path) -> None:
+    """Send the closing files of a run to its trackers, where that is asked for."""
+    from convoxel.train import TrainConfig
+    from convoxel.train.tracking import send_files
+
+    config = TrainConfig.from_yaml(run / "config.yaml")
+    if config.track_files:
+        send_files(run, config.track, [run / name for name in ("report.html", "evaluation.json", "config.yaml")])
+
+
 def finish_training(config: TrainConfig, result: RunResult, screen: Screen, json: bool) -> None:
     """Print how a run went, write its report, and leave with the signal's code if one ended it."""
     from convoxel.report import write_report
@@ -261,6 +271,7 @@ def finish_training(config: TrainConfig, result: RunResult, screen: Screen, json
     screen.say(f"Trained {duration(result.seconds)}, {result.steps} steps. The run lies in {result.path}")
     summary["report"] = str(write_report(result.path))
     screen.say(f"Report: {summary['report']}")
+    _send_files(result.path)
     target = {"segment": "labels", "classify": "classes.csv", "regress": "values.csv"}[config.task]
     screen.say(f"Predict: {command_line('convoxel', 'predict', result.path, '--input')} IMAGES --output {target}")
     if json:

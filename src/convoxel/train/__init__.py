@@ -4,7 +4,8 @@ Read the files in this order: ``config`` (what the user states), ``level_plan``,
 rest, from the data), ``step_budget`` (as much as memory and minutes allow) → ``geometry_plan`` (the grid that the
 network sees), ``label_survey``, ``mirroring`` (how samples may be mirrored) → ``training_patch``, ``change_strength``,
 ``augment``, ``training_batch`` (samples become batches) → ``loss``, ``optimisation``, ``batch_norm`` → ``checkpoint``,
-``run_network``, ``training_state`` (what survives a crash), ``run_plan``, ``run_record`` (what people read) → ``pace``,
+``run_network``, ``training_state`` (what survives a crash), ``run_plan``, ``tracking``,
+``run_record`` (what people read) → ``pace``,
 ``watch``, ``interrupt``, ``training_run``, ``loop``, ``plan_file``. With a run folder: ``run_list``, ``run_folder``
 (load, predict), ``run_evaluation``, ``run_explanation`` and ``run_separation``. From nnU-Net: ``nnunet_plans``,
 ``nnunet_import``. Studies of their own: ``sharing_study`` and ``scaling_study``.

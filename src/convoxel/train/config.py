@@ -35,6 +35,8 @@ _NEUTRAL = frozenset(
         "data",
         "checkpoint_seconds",
         "tensorboard",
+        "track",
+        "track_files",
         "num_workers",
         "device",
         "channels_last",
@@ -258,6 +260,8 @@ class TrainConfig(Entries):
             as they always are on the CPU (default False).
         checkpoint_seconds: time between checkpoints in seconds (default 60).
         tensorboard: write TensorBoard events (default True).
+        track: other tools that record the run, "mlflow" or "wandb", or both (default none). They must be installed.
+        track_files: send the report, the evaluation and the configuration to them as well (default False).
 
     >>> config = TrainConfig.build(task="classify", data="digits", output="run", epochs=3)
     >>> config.override(["optimiser=sgd", "learning_rate=0.05"]).learning_rate
@@ -339,6 +343,8 @@ class TrainConfig(Entries):
     deterministic: bool = False
     checkpoint_seconds: float = Field(default=60.0, gt=0)
     tensorboard: bool = True
+    track: tuple[Literal["mlflow", "wandb", "tensorboard"], ...] = ()
+    track_files: bool = False
 
     @field_validator("model_options")
     @classmethod
@@ -355,6 +361,13 @@ class TrainConfig(Entries):
         if len(value) > 99 or not 1 <= len(sides) <= 3 or re.sub(r"[\d,x×\s]", "", value.strip("() ")):
             raise ValueError("give 1 to 3 sizes in voxels, such as 48,48,48")
         return sides
+
+    @field_validator("track", mode="before")
+    @classmethod
+    def _check_track(cls, value: object) -> object:
+        if value is None or value == "none":
+            return ()
+        return [word for word in re.split(r"[,\s]+", value) if word] if isinstance(value, str) else value
 
     @field_validator("spacing", mode="before")
     @classmethod

@@ -121,8 +121,6 @@ def fit(
     """
     if config.device is not None:
         choose_device(config.device)  # refused before the data are read
-    if config.device is not None:
-        choose_device(config.device)  # refused before the data are read
     begun_s = now()
     with keep_machine(config), contextlib.ExitStack() as stack:
         processes = stack.enter_context(open_processes(config))
@@ -148,6 +146,8 @@ def fit(
         if interrupt.received is None and processes.first:
             clock.tell("evaluate")
             metrics = finish_run(run)
+            if run.record is not None:
+                run.record.whole = True
             clock.advance()
             clock.tell("done")
         state, signal = run.state, interrupt.received
@@ -305,7 +305,10 @@ def _train(run: TrainingRun, batches: Iterator[Batch], clock: Clock, interrupt: 
             with watch_memory(run.processes.share(config)):
                 loss = _step(run, batches, criterion)
             if run.processes.first:
-                losses.add(state, loss, learning_rate(config, state.fraction))
+                rate = learning_rate(config, state.fraction)
+                losses.add(state, loss, rate)
+                if run.record is not None:
+                    run.record.add_step(state.step, loss, rate)
             clock.epoch_samples += config.accumulate * (config.batch_size or 1)
             clock.advance()
             clock.tell("train")

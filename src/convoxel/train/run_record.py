@@ -1,4 +1,4 @@
-"""The metrics of a run for people: ``metrics.jsonl`` and TensorBoard events."""
+"""The metrics of a run for people: ``metrics.jsonl``, TensorBoard events, and trackers (``tracking``)."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from convoxel.files.atomic import write_text
+from convoxel.files.values import JsonObject
+from convoxel.train.tracking import TrackerThread
 from convoxel.train.training_state import ValidationRow
 
 if TYPE_CHECKING:
@@ -26,40 +28,74 @@ class RunRecord:
         run: the run folder.
         tensorboard: write TensorBoard events (default True).
         step: TensorBoard hides older events from this step on; a resumed run writes them again (default 0).
+        track: trackers that record the run too, "mlflow" or "wandb" (default none).
+        config: configuration that they show.
     """
 
-    def __init__(self, run: Path, *, tensorboard: bool = True, step: int = 0) -> None:
-        self.run = run
+    def __init__(
+        self,
+        run: Path,
+        *,
+        tensorboard: bool = True,
+        step: int = 0,
+        track: Sequence[str] = (),
+        config: JsonObject | None = None,
+    ) -> None:
+        self.run, self._step, self.whole = run, step, False
+        self._trackers = [TrackerThread(name, run, config or {}) for name in track if name != "tensorboard"]
         self._events = _open_events(run / "tensorboard", step) if tensorboard else None
 
     def write_metrics(self, history: Sequence[ValidationRow]) -> None:
         """Write the whole ``metrics.jsonl``, so that it never holds half a line, and the newest line's events."""
         lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in history]
         write_text(self.run / "metrics.jsonl", "".join(lines))
-        if history and self._events is not None:
-            self._add_events(self._events, history[-1])
+        if not history:
+            return
+        values = _figures(history[-1])
+        if self._events is not None:
+            self._add_events(self._events, values, history[-1]["step"])
+        if history[-1]["step"] > self._step:  # a resumed run has told it before
+            for tracker in self._trackers:
+                tracker.add(history[-1]["step"], values)
+
+    def add_step(self, step: int, loss: float, rate: float) -> None:
+        """Give the loss and the learning rate of a step to the trackers."""
+        for tracker in self._trackers:
+            tracker.add(step, {"loss/step": loss, "learning_rate/step": rate})
 
     def close(self) -> None:
+        """Close events and trackers; ``whole`` says to these whether the run is complete."""
+        for tracker in self._trackers:
+            tracker.close(self.whole)
+        self._trackers = []
+        self._close_events()
+
+    def _close_events(self) -> None:
         if self._events is not None:
             self._events.close()
             self._events = None
 
-    def _add_events(self, events: _Events, row: ValidationRow) -> None:
-        values = {
-            "loss/train": row["train_loss"],
-            "loss/validation": row["validation_loss"],
-            "metric/mean": row["metric"],
-            "learning_rate": row["learning_rate"],
-            **{f"metric/{name}": value for name, value in row["per_class"].items()},
-        }
+    def _add_events(self, events: _Events, values: Mapping[str, float], step: int) -> None:
         try:
-            events.add({name: value for name, value in values.items() if value is not None}, row["step"])
+            events.add(values, step)
         except OSError as error:
             # Events are a convenience: their loss is reported but must not end the training.
-            self.close()
+            self._close_events()
             warnings.warn(
                 f"tensorboard: no more events are written ({error.strerror or error}).", RuntimeWarning, stacklevel=3
             )
+
+
+def _figures(row: ValidationRow) -> dict[str, float]:
+    """Return the figures of a validation by the names that TensorBoard and trackers group."""
+    values = {
+        "loss/train": row["train_loss"],
+        "loss/validation": row["validation_loss"],
+        "metric/mean": row["metric"],
+        "learning_rate": row["learning_rate"],
+        **{f"metric/{name}": value for name, value in row["per_class"].items()},
+    }
+    return {name: value for name, value in values.items() if value is not None}
 
 
 class _Events:

@@ -52,6 +52,7 @@ from convoxel.train.run_plan import RunPlan, describe_computation, describe_plan
 from convoxel.train.run_record import RunRecord
 from convoxel.train.step_budget import fit_budget
 from convoxel.train.step_choice import choose_step
+from convoxel.train.tracking import TRACKING, check_trackers
 from convoxel.train.training_state import TrainingState
 from convoxel.train.training_step import Forward, plan_step
 from convoxel.train.watch import watch_classes
@@ -203,6 +204,7 @@ def plan_training(config: TrainConfig, stack: ExitStack, processes: Processes = 
         DataError, CheckpointError: data or the file of weights cannot be used.
     """
     check_model(config)
+    check_trackers(config.track)
     if config.validation == "test":
         raise ConfigError(
             "validation: got 'test', but a part that chooses the checkpoint tests nothing; expected a count or a "
@@ -362,6 +364,8 @@ _BEGINNING = {
     "plan.json",
     SPLIT,
     "tensorboard",
+    "wandb",
+    TRACKING,
     "checkpoints",
 }
 
@@ -562,7 +566,8 @@ def _assemble(
     pace: Pace,
 ) -> TrainingRun:
     folder = hold.folder
-    record = RunRecord(folder, tensorboard=config.tensorboard, step=state.step)
+    events = config.tensorboard or "tensorboard" in config.track
+    record = RunRecord(folder, tensorboard=events, step=state.step, track=config.track, config=config.to_dict())
     stack.callback(record.close)
     write_text(folder / "config.yaml", config.to_yaml())
     plan.write(folder)
