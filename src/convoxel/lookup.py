@@ -7,10 +7,12 @@ network needs it. Absent on purpose: parsing of text, and anything that a networ
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
 from convoxel.arithmetic.image import broadcast_sizes, join_axes
 from convoxel.errors import ConfigError, ShapeError
@@ -104,6 +106,46 @@ def _exists(path: str | Path) -> bool:
     return False
 
 
+@dataclass(frozen=True, eq=False)
+class GivenNetwork:
+    """A network of this process that has a word, as names of the zoo are, for as long as this object lives.
+
+    Attributes:
+        word: its word.
+        module: the network, in evaluation mode.
+        shape: shape (n, channels, *spatial) of its input.
+    """
+
+    word: str
+    module: nn.Module
+    shape: Shape
+
+    @classmethod
+    def of(cls, module: nn.Module, shape: Shape) -> GivenNetwork:
+        """Give a word to a copy of a module, which stays as it is."""
+        import copy
+
+        found = cls(f"{type(module).__name__}-{next(_NUMBERS)}", copy.deepcopy(module).eval(), shape)
+        _GIVEN[found.word] = found
+        return found
+
+
+_GIVEN: WeakValueDictionary[str, GivenNetwork] = WeakValueDictionary()
+_NUMBERS = itertools.count(1)
+
+
+def is_given(word: str) -> bool:
+    """Return True if a word stands for a network of this process, which no command can name."""
+    return word in _GIVEN
+
+
+def is_name(word: str) -> bool:
+    """Return True if a word is a name of the zoo, or of a network of this process, and no path."""
+    from convoxel import models
+
+    return is_given(word) or word in models.names()
+
+
 @dataclass(frozen=True)
 class NamedNetwork:
     """A network and the inputs to look at it with.
@@ -185,6 +227,10 @@ def find_network(
         if word in models.names():
             return _from_zoo(word, _only(shapes, word), given, weights, weights_from)
     fixed = next((f"{name}={value}" for name, value in given.items()), None)
+    if (kept := _GIVEN.get(word)) is not None:
+        if fixed is not None or weights_from is not None:
+            raise ConfigError(f"set: {fixed or weights_from} given, but {word} is a network that is built already.")
+        return NamedNetwork(word, kept.module, (_only(shapes, word) or kept.shape,))
     kind = "a file" if is_file(word) else "a run"
     if fixed is not None and (is_file(word) or is_run(word)):
         raise ConfigError(f"set: {fixed!r} given, but the network of {kind} is fixed. Leave --set out.")

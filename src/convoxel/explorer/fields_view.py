@@ -22,6 +22,7 @@ from convoxel.explorer.image_frame import ImageFrame, Span, open_frame
 from convoxel.explorer.opened_image import find_place, png, stretches
 from convoxel.explorer.view import Picture, Query, View
 from convoxel.inspect.feature_map import FeatureMap, alignment, feature_maps, is_within
+from convoxel.lookup import is_given
 
 if TYPE_CHECKING:
     from convoxel.explorer.session import Session
@@ -295,6 +296,8 @@ def _copies(frame: ImageFrame, layer: Layer, at: Sequence[int], query: Query) ->
         f"figure = cx.draw.field({frame.word!r}, {frame.shape}, layer={layer.name!r}, at={tuple(at)})\n"
         "print(figure.text)\nfigure.save('field.svg')"
     )
+    if is_given(frame.word):
+        return [{"name": "Python", "text": python.replace(repr(frame.word), "net", 1)}]
     measured = f"{command} --effective" if layer.module == layer.name else ""
     return [
         {"name": "Picture (command)", "text": f"{command} --svg field.svg"},

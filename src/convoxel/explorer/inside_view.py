@@ -26,7 +26,7 @@ from convoxel.explorer.session import Session
 from convoxel.explorer.view import Picture, Query, View
 from convoxel.inspect.layer_output import Formula, formula, layer_outputs, layer_program
 from convoxel.inspect.record import Record, Step, open_source
-from convoxel.lookup import find_network, is_file
+from convoxel.lookup import find_network, is_file, is_given
 
 if TYPE_CHECKING:
     from convoxel.files.values import Array, JsonObject
@@ -636,6 +636,9 @@ def heat(session: Session, query: Query) -> Picture:
 
 
 def _copies(frame: ImageFrame, query: Query, step: Step) -> list[JsonObject]:
+    if is_given(frame.word):
+        module = find_module(frame, step.name)
+        return [{"name": "Layer (Python)", "text": f"layer = net.get_submodule({module!r})"}] if module else []
     options = "".join(f", {name}={value!r}" for name, value in frame.options.items())
     module = find_module(frame, step.name)
     known = "{}" if is_file(frame.word) else "{name: each.numpy() for name, each in net.module.state_dict().items()}"

@@ -29,7 +29,7 @@ from convoxel.explorer.opened_network import USUAL, OpenedNetwork, open_network
 from convoxel.explorer.view import KeptPage, Pair, Query, View, page_name
 from convoxel.inspect.describe import group_steps
 from convoxel.inspect.table import COLUMNS, bytes_text
-from convoxel.lookup import is_file
+from convoxel.lookup import is_file, is_given
 
 if TYPE_CHECKING:
     from convoxel.explorer.session import Session
@@ -414,6 +414,9 @@ def _written(value: object) -> str:
 
 def _copies(found: OpenedNetwork) -> list[JsonObject]:
     """Return the same as commands and as Python."""
+    if is_given(found.word):
+        python = f"import convoxel as cx\n\nsummary = cx.describe(net, {found.named.shape})\nprint(summary)"
+        return [{"name": "Python", "text": python}]
     given = f" --shape {found.shape}" if found.shape else ""
     given += "".join(f" --set {shlex.quote(each)}" for each in found.assigned)
     word = shlex.quote(found.word)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import html
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -21,37 +22,58 @@ from urllib.parse import parse_qsl, urlencode
 from convoxel.cli.parsing import parse_options, parse_shape
 from convoxel.errors import ConfigError, ConvoxelError
 from convoxel.explorer.export import render_alone
+from convoxel.explorer.layer_view import Bench
 from convoxel.explorer.pages import SHARED, VIEWS, page_templates
 from convoxel.explorer.session import Session
 from convoxel.explorer.view import KeptPage, Picture, Query, View, plain
-from convoxel.lookup import find_network, is_file, is_run
+from convoxel.lookup import GivenNetwork, find_network, is_file, is_run
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from convoxel.files.values import JsonObject
 
 _HEIGHT = 720  # pixels
 _MODULE = Path(__file__).parent / "static" / "library" / "notebook.js"
 
 
-def show(subject: str | Path, *folders: str | Path, view: str | None = None, **words: str | Sequence[str]) -> Shown:
+def show(
+    subject: str | Path | nn.Module,
+    *folders: str | Path,
+    view: str | None = None,
+    shape: str | Sequence[int] | None = None,
+    **words: str | Sequence[str],
+) -> Shown:
     """Return a view of the explorer that shows itself in a notebook.
 
     Args:
         subject: a network: a name of ``convoxel.models.names()``, the folder of a run, an ``.onnx`` or ``.cvx`` file;
-            or a layer as ``convoxel size`` takes it, such as "k3s2p1".
+            a PyTorch module, as it is now; or a layer, as ``convoxel size`` takes it, such as "k3s2p1", or as a module
+            of PyTorch's convolutions and poolings.
         *folders: images, and folders of images, that the views may open.
         view: name of the view, as in the address of the explorer (default: "network", of a layer "layer").
+        shape: shape (n, channels, *spatial) of the network's input, such as (1, 3, 224, 224); a module needs it
+            (default: a usual one).
         **words: state of the view, as its address holds it, such as ``image="scan.nii.gz"``, ``layer="conv1"`` or
             ``set=["levels=3"]``.
 
     Raises:
-        ConfigError: there is no such network, file, folder or view.
+        ConfigError: there is no such network, file, folder or view, or a module came without the shape of its input.
 
     >>> show("resnet18", shape="1,3,64,64").view.name
     'network'
+    >>> from torch import nn
+    >>> show(nn.Conv2d(3, 8, 5, stride=2)).state
+    'kind=correlation&kernel=5x5&stride=2x2&padding=0x0&dilation=1x1&size=7x7&in=3&out=8&groups=1&bias=1'
     """
-    word = str(subject)
-    layer = _layer_words(word)
+    sizes = shape if shape is None or isinstance(shape, str) else ",".join(map(str, shape))
+    given: GivenNetwork | None = None
+    layer = _layer_words(subject) if isinstance(subject, (str, Path)) else _module_words(subject)
+    if isinstance(subject, (str, Path)) or layer:
+        word = str(subject)
+    else:
+        given = _given(subject, sizes)
+        word, sizes = given.word, None
     roots = [str(each) for each in folders]
     session = Session.of(roots if layer else [word, *roots])
     known = {each.name: each for each in VIEWS}
@@ -60,14 +82,64 @@ def show(subject: str | Path, *folders: str | Path, view: str | None = None, **w
         raise ConfigError(f"view: got {name!r}; expected one of {', '.join(known)}.")
     named = word if layer or not (is_file(word) or is_run(word)) else str(Path(word).resolve())
     state = [*layer.items()] if layer else [("net", named)]
+    state += [("shape", sizes)] if sizes and not layer else []
     for key, value in words.items():
         state += [(key, each) for each in ([value] if isinstance(value, str) else value)]
-    return Shown(session, known[name], urlencode(state), word)
+    return Shown(session, known[name], urlencode(state), word, given)
 
 
-def _layer_words(word: str) -> dict[str, str]:
+def _given(module: object, shape: str | None) -> GivenNetwork:
+    """Return a module with a word of its own.
+
+    Raises:
+        ConfigError: it is none, or came without the shape of its input.
+    """
+    name = type(module).__name__
+    if not hasattr(module, "state_dict"):
+        raise ConfigError(
+            f"subject: got a {name}; expected a PyTorch module, or the name or path of a network, or a layer."
+        )
+    known = parse_shape(shape)
+    if known is None:
+        raise ConfigError(f"shape: {name} needs the shape of its input. Give it: show(net, shape=(1, 3, 224, 224)).")
+    return GivenNetwork.of(module, known)  # type: ignore[arg-type]
+
+
+def _module_words(module: object) -> dict[str, str]:
+    """Return the state of the arithmetic bench for a convolution or pooling of PyTorch; {} for another module."""
+    found = re.fullmatch(r"(ConvTranspose|Conv|MaxPool|AvgPool)([123])d", type(module).__name__)
+    if found is None or getattr(module, "padding_mode", "zeros") not in ("zeros", "reflect", "replicate", "circular"):
+        return {}
+    kind = {"ConvTranspose": "transposed", "Conv": "correlation", "MaxPool": "max_pool", "AvgPool": "average_pool"}
+    layer: Any = module
+
+    def each(name: str) -> str:
+        value = getattr(layer, name)
+        return "x".join(map(str, (value,) * int(found[2]) if isinstance(value, int) else value))
+
+    padding = layer.padding if isinstance(layer.padding, str) else each("padding")
+    words = {"kind": kind[found[1]], "kernel": each("kernel_size"), "stride": each("stride"),
+             "padding": {"valid": "none"}.get(padding, padding)}  # fmt: skip
+    words |= {"dilation": each("dilation")} if hasattr(layer, "dilation") else {}
+    reach = zip(
+        *(map(int, words.get(name, "").split("x")) for name in ("kernel", "dilation") if name in words), strict=True
+    )
+    least = 5 if found[2] == "3" else 7
+    words["size"] = "x".join(str(max(least, 1 + math.prod([k - 1, *d]))) for k, *d in reach)
+    if found[1].startswith("Conv"):
+        words |= {"in": str(layer.in_channels), "out": str(layer.out_channels), "groups": str(layer.groups)}
+        words |= {"bias": "0" if layer.bias is None else "1"}
+        words |= {"output_padding": each("output_padding")} if found[1] == "ConvTranspose" else {}
+        words |= {"border": layer.padding_mode} if layer.padding_mode != "zeros" else {}
+    else:
+        words |= {"ceil": "1"} if layer.ceil_mode else {}
+        words |= {"count": "0"} if not getattr(layer, "count_include_pad", True) else {}
+    return words
+
+
+def _layer_words(subject: str | Path) -> dict[str, str]:
     """Return the state of the arithmetic bench for a layer as ``convoxel size`` takes it; {} for another word."""
-    found = re.fullmatch(r"(k|pool|t)(\d+)(?:s(\d+))?(?:p(\w+?))??(?:d(\d+))?", word)
+    found = re.fullmatch(r"(k|pool|t)(\d+)(?:s(\d+))?(?:p(\w+?))??(?:d(\d+))?", str(subject))
     if found is None:
         return {}
     kind, kernel, stride, padding, dilation = found.groups()
@@ -85,12 +157,14 @@ class Shown:
         view: the view that is shown first.
         state: its state, as the query of an address.
         word: the network or layer.
+        given: the module, where one was given.
     """
 
     session: Session = field(repr=False)
     view: View
     state: str
     word: str
+    given: GivenNetwork | None = field(default=None, repr=False)
 
     def page(self, name: str | None = None) -> str:
         """Return the page of a view (default: the one that is shown first), which stands alone."""
@@ -141,11 +215,15 @@ def still_html(shown: Shown) -> str:
     state = dict(parse_qsl(shown.state))
     try:
         if shown.view.name == "layer":
-            numbers = {name: int(state.get(name, usual)) for name, usual in (("kernel", "3"), ("dilation", "1"))}
-            size = tuple(int(side) for side in state.get("size", "7x7").split("x"))
-            padding = state.get("padding", "none")
-            figure = draw.conv(size, numbers["kernel"], int(state.get("stride", "1")),
-                               int(padding) if padding.isdecimal() else padding, numbers["dilation"])  # fmt: skip
+            bench = Bench.of(Query(tuple(parse_qsl(shown.state))))
+            tracks = bench.scan.tracks
+            window = bench.scan.size, bench.scan.kernel, [t.s for t in tracks], list(bench.given), [t.d for t in tracks]
+            if bench.is_pool:
+                kind = bench.kind.removesuffix("_pool")
+                figure = draw.pool(*window, kind=kind, ceil=bench.ceil, count_include_pad=bench.count_padding)
+            else:
+                added, border = [t.a for t in tracks], tracks[0].border
+                figure = draw.conv(*window, kind=bench.kind, output_padding=added, border=border)
             return f"<div>{figure.svg()}</div>"
         shapes = [shape] if (shape := parse_shape(state.get("shape"))) else []
         options = parse_options(value for name, value in parse_qsl(shown.state) if name == "set")

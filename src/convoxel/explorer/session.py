@@ -66,11 +66,12 @@ class Session:
         if not words:
             return cls(readonly=readonly)
         from convoxel import models  # brings PyTorch
+        from convoxel.lookup import is_name
 
         networks: list[str] = []
         roots: list[Path] = []
         for word in words:
-            if word in models.names():
+            if is_name(word):
                 networks.append(word)
                 continue
             path = Path(word)
@@ -156,9 +157,9 @@ class Session:
         Raises:
             ForbiddenPath: it is a path elsewhere.
         """
-        from convoxel import models
+        from convoxel.lookup import is_name
 
-        return word if word in models.names() else str(self.path(word))
+        return word if is_name(word) else str(self.path(word))
 
 
 def _is_hidden(path: Path, root: Path) -> bool:
