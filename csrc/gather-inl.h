@@ -115,19 +115,28 @@ void moment(double* total, const T* src, int64_t rows, int64_t step, int64_t cha
   }
 }
 
+// What a gate lets through of a gradient.
+CVX_INLINE Vec gated(Vec gradient, Vec x, Vec scale, Vec shift, Vec slope) {
+  return x * scale + shift <= Vec{} ? gradient * slope : gradient;
+}
+
 void gradient_moments(double* total, double* product, const float* g, const float* src, int64_t rows, int64_t step,
-                      int64_t channels, const float* centre) {
+                      int64_t channels, const float* centre, Gate gate) {
+  const Vec slope = splat(gate.slope);
   for (int64_t begin = 0; begin < rows; begin += kRun) {
     const int64_t end = begin + kRun < rows ? begin + kRun : rows;
     for_blocks(channels, [&](auto n, int64_t c, int64_t lanes) CVX_LAMBDA {
       const auto middle = load_block<n.value>(centre + c, lanes);
+      const auto scale = load_block<n.value>(gate.scale + c, lanes), shift = load_block<n.value>(gate.shift + c, lanes);
       Block<n.value> sum{}, products{};
       for (int64_t r = begin; r < end; ++r) {
         const auto back = load_block<n.value>(g + r * step + c, lanes);
         const auto row = load_block<n.value>(src + r * step + c, lanes);
         each<sum.kVectors>([&](auto j) CVX_LAMBDA {
-          sum.v[j.value] += back.v[j.value];
-          products.v[j.value] += back.v[j.value] * (row.v[j.value] - middle.v[j.value]);
+          const Vec x = row.v[j.value];
+          const Vec through = gated(back.v[j.value], x, scale.v[j.value], shift.v[j.value], slope);
+          sum.v[j.value] += through;
+          products.v[j.value] += through * (x - middle.v[j.value]);
         });
       }
       each<sum.kVectors>([&](auto j) CVX_LAMBDA {
@@ -144,15 +153,19 @@ void gradient_moments(double* total, double* product, const float* g, const floa
 }
 
 void add_affine(float* dst, int64_t step, const float* g, const float* src, const float* scale, const float* slope,
-                const float* shift, int64_t rows, int64_t channels) {
+                const float* shift, int64_t rows, int64_t channels, Gate gate) {
+  const Vec kept = splat(gate.slope);
   for_blocks(channels, [&](auto n, int64_t c, int64_t lanes) CVX_LAMBDA {
     const auto a = load_block<n.value>(scale + c, lanes), b = load_block<n.value>(slope + c, lanes);
     const auto d = load_block<n.value>(shift + c, lanes);
+    const auto factor = load_block<n.value>(gate.scale + c, lanes), term = load_block<n.value>(gate.shift + c, lanes);
     for (int64_t r = 0; r < rows; ++r) {
       const auto back = load_block<n.value>(g + r * step + c, lanes);
       auto row = load_block<n.value>(src + r * step + c, lanes);
       each<row.kVectors>([&](auto j) CVX_LAMBDA {
-        row.v[j.value] = back.v[j.value] * a.v[j.value] + (row.v[j.value] * b.v[j.value] + d.v[j.value]);
+        const Vec x = row.v[j.value];
+        const Vec through = gated(back.v[j.value], x, factor.v[j.value], term.v[j.value], kept);
+        row.v[j.value] = through * a.v[j.value] + (x * b.v[j.value] + d.v[j.value]);
       });
       store_block<n.value>(dst + r * step + c, row, lanes);
     }

@@ -33,13 +33,13 @@ MICROKERNEL(void, softmax, float* dst, int64_t dst_step, const float* src, int64
 MICROKERNEL(void, response_norm, float* dst, int64_t dst_step, const float* src, int64_t src_step, int64_t rows,
             int64_t channels, int64_t size, float alpha, float beta, float bias, float* squares)
 // total[c] += sum over rows r of g[r * step + c]; product[c] += sum of g[r * step + c] * (src[r * step + c] -
-// centre[c])
+// centre[c]), g through the gate
 MICROKERNEL(void, gradient_moments, double* total, double* product, const float* g, const float* src, int64_t rows,
-            int64_t step, int64_t channels, const float* centre)
+            int64_t step, int64_t channels, const float* centre, Gate gate)
 // Row i of dst = g * scale + src * slope + shift; all three have rows `step` floats apart, scale and so on one number
-// per channel
+// per channel; g through the gate
 MICROKERNEL(void, add_affine, float* dst, int64_t step, const float* g, const float* src, const float* scale,
-            const float* slope, const float* shift, int64_t rows, int64_t channels)
+            const float* slope, const float* shift, int64_t rows, int64_t channels, Gate gate)
 // dst[j * dst_step + i] = src[i * src_step + j] for i < rows, j < columns
 MICROKERNEL(void, transpose, float* dst, int64_t dst_step, const float* src, int64_t src_step, int64_t rows,
             int64_t columns)

@@ -279,6 +279,12 @@ struct MatrixUnit {
   void (*product)(const BfloatProduct&);
 };
 
+// Multiplies a gradient by slope where x * scale + shift is not positive; scale and shift have a number per channel.
+struct Gate {
+  const float *scale, *shift;
+  float slope;
+};
+
 template <class T>
 struct RowMicrokernels {
 #define ROW_MICROKERNEL(result, name, ...) result (*name)(__VA_ARGS__);

@@ -95,11 +95,20 @@ STEP(normalise,
      "Each sample minus its mean, over its standard deviation, per group of channels; then * weight + bias.\n\n"
      "groups = channels is instance normalisation, 1 is layer normalisation over channels and space.",
      "src"_a, "dst"_a, "groups"_a, "weight"_a, "bias"_a, "eps"_a, "activation"_a = "none", "slope"_a = 0.0)
-STEP(instance_gradient, (View src, View gradient, View dst, View sums, std::vector<float> weight, float eps),
-     "The gradients of instance normalisation (normalise with groups = channels) with respect to src (dst), and to "
-     "weight "
-     "and\nbias (sums, of shape (1, 1, 1, 1, 2 * channels)).",
-     "src"_a, "gradient"_a, "dst"_a, "sums"_a, "weight"_a, "eps"_a)
+STEP(statistics, (View src, View dst, float eps),
+     "The statistics of each sample and channel over space: mean, what its rounding took away, 1 / sqrt(variance + "
+     "eps).\n\ndst: (n, 1, 1, 1, 3 * channels), the means first.",
+     "src"_a, "dst"_a, "eps"_a)
+STEP(normalise_by, (View src, View statistics, View dst, std::vector<float> weight, std::vector<float> bias),
+     "dst = (src - mean) / deviation * weight + bias, by what ``statistics`` has found.", "src"_a, "statistics"_a,
+     "dst"_a, "weight"_a, "bias"_a)
+STEP(normalise_gradient,
+     (View src, View gradient, View statistics, View dst, View sums, std::vector<float> weight, std::vector<float> bias,
+      float slope),
+     "The gradients of ``normalise_by``, of statistics of src, with respect to src (dst), and to weight and bias "
+     "(sums,\nof shape (1, 1, 1, 1, 2 * channels)). gradient is that of a result whose numbers that are not positive "
+     "were\nmultiplied by slope: 0 behind a ReLU, 1 without an activation.",
+     "src"_a, "gradient"_a, "statistics"_a, "dst"_a, "sums"_a, "weight"_a, "bias"_a, "slope"_a)
 STEP(import_channels_first, (int buffer, View dst), "Copy a dense (n, c, d, h, w) buffer into a view.", "buffer"_a,
      "dst"_a)
 STEP(export_channels_first, (View src, int buffer), "Copy a view into a dense (n, c, d, h, w) buffer.", "src"_a,

@@ -9,16 +9,12 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 from convoxel import models
 from convoxel.native import Plan, View
-from convoxel.predict.engine_operators import (
-    EngineOperators,
-    convolve,
-    instance_norm,
-    instance_norm_gradient,
-    weight_gradient,
-)
+from convoxel.nn import norm as layer_norm
+from convoxel.predict.engine_operators import EngineOperators, convolve, normalise, normalise_gradient, weight_gradient
 
 CASES = [
     # axes, kernel, stride, padding, dilation
@@ -113,17 +109,73 @@ def full_padding(axes: int, kernel: int) -> tuple[int, ...]:
 
 
 @pytest.mark.parametrize("shape", [(3, 5, 700), (2, 20, 31, 17), (2, 19, 9, 12, 7), (1, 16, 3, 3, 3)])
-def test_instance_normalisation_is_pytorchs(shape: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("whole", [False, True])
+def test_normalisation_is_pytorchs(shape: tuple[int, ...], whole: bool) -> None:
     draw = torch.Generator().manual_seed(1)
     x = torch.randn(shape, generator=draw) * 3 + 40  # a mean far from 0
     weight, bias = torch.randn(2, shape[1], generator=draw)
-    exact = _results(
-        lambda x, w, b: torch.nn.functional.instance_norm(x, weight=w, bias=b, eps=1e-5),
-        [operand.double() for operand in (x, weight, bias)],
-    )
-    got = _results(lambda x, w, b: instance_norm(x, w, b, 1e-5), [x, weight, bias])
+
+    def theirs(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+        if whole:
+            return functional.batch_norm(x, None, None, weight, bias, training=True, eps=1e-5)
+        return functional.instance_norm(x, weight=weight, bias=bias, eps=1e-5)
+
+    exact = _results(theirs, [operand.double() for operand in (x, weight, bias)])
+    got = _results(lambda x, w, b: normalise(x, w, b, 1e-5, whole)[0], [x, weight, bias])
     for one, other in zip(got, exact, strict=True):
         assert one.shape == other.shape and (one.double() - other).norm() <= 1e-5 * other.norm()
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+@pytest.mark.parametrize("norm", ["batch", "instance"])
+@pytest.mark.parametrize(
+    "activation",
+    [nn.ReLU(inplace=True), nn.LeakyReLU(0.1, inplace=True), nn.ReLU(), nn.SiLU(inplace=True), nn.Identity()],
+)
+def test_layers_that_normalise_and_activate(dims: int, norm: str, activation: nn.Module) -> None:
+    torch.manual_seed(3)
+    normal = layer_norm(norm, dims, 16)
+    assert normal is not None
+    layers = nn.Sequential(normal, activation)
+    nn.init.uniform_(normal.bias, -1, 1)  # type: ignore[arg-type]
+    x = (torch.randn(3, 16, *[48 if dims == 2 else 14] * dims) * 2 + 1).requires_grad_()
+
+    def run(layers: nn.Module, x: torch.Tensor) -> list[torch.Tensor]:
+        weights = list(layers.parameters())
+        found = layers(x)
+        back = torch.randn(found.shape, generator=torch.Generator().manual_seed(5)).to(found)
+        return [found.detach(), *torch.autograd.grad((found * back).sum(), [x, *weights]), *layers.buffers()]
+
+    exact = run(copy.deepcopy(layers).double(), x.detach().double().requires_grad_())
+    with EngineOperators(), torch.profiler.profile() as profile:
+        got = run(layers, x)
+    ran = {event.key for event in profile.key_averages()}
+    assert {"convoxel::normalise", "convoxel::normalise_gradient"} <= ran
+    fused = getattr(activation, "inplace", False) and not isinstance(activation, nn.SiLU)
+    assert bool({"aten::threshold_backward", "aten::leaky_relu_backward"} & ran) == (
+        isinstance(activation, nn.ReLU) and not fused
+    )
+    for one, other in zip(got, exact, strict=True):
+        assert (one.double() - other).norm() <= 1e-5 * other.double().norm()
+
+
+def test_an_activation_of_something_else_is_recorded_as_ever() -> None:
+    """A tensor that is used before it is changed keeps its own gradient."""
+    layer = nn.BatchNorm2d(8)
+    x = torch.randn(2, 8, 64, 64)
+
+    def run(x: torch.Tensor) -> list[torch.Tensor]:
+        leaf = x.clone().requires_grad_()
+        normal = layer(leaf)
+        twice = normal * 2
+        active = functional.relu_(normal)
+        return [active.detach(), *torch.autograd.grad((twice.sin() + active.cos()).sum(), [leaf])]
+
+    expected = run(x)
+    with EngineOperators():
+        got = run(x)
+    for one, other in zip(got, expected, strict=True):
+        assert (one - other).norm() <= 1e-5 * other.norm()
 
 
 def test_operators_are_whole_ones_of_pytorchs_library() -> None:
@@ -132,11 +184,14 @@ def test_operators_are_whole_ones_of_pytorchs_library() -> None:
     torch.library.opcheck(convolve, (x, weight, bias, *numbers, [0, 0], False), atol=1e-4, rtol=1e-4)
     torch.library.opcheck(weight_gradient, (x.detach(), x.detach(), [3, 3], *numbers))
     scale = torch.ones(5, requires_grad=True)
-    torch.library.opcheck(instance_norm, (x, scale, scale, 1e-5), atol=1e-4, rtol=1e-4)
-    torch.library.opcheck(instance_norm_gradient, (x.detach(), x.detach(), scale.detach(), 1e-5))
+    for whole in (False, True):
+        torch.library.opcheck(normalise, (x, scale, scale, 1e-5, whole), atol=1e-4, rtol=1e-4)
+        statistics = normalise(x, scale, scale, 1e-5, whole)[1]
+        numbers = scale.detach(), scale.detach(), 0.5, whole
+        torch.library.opcheck(normalise_gradient, (x.detach(), x.detach(), statistics.detach(), *numbers))
 
 
-@pytest.mark.parametrize(("name", "operators"), [("unet", 2), ("plain_conv_unet", 4)])
+@pytest.mark.parametrize(("name", "operators"), [("unet", 4), ("plain_conv_unet", 4)])
 def test_layers_of_a_network_run_on_the_engine_as_in_pytorch(name: str, operators: int) -> None:
     torch.manual_seed(0)
     network = models.build(name, dims=3, in_channels=1, num_classes=2, levels=1, width=16)

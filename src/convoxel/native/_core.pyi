@@ -249,14 +249,32 @@ class Plan:
         slope: float | tuple[float, float] = 0.0,
         name: str = "",
     ) -> None: ...
-    def instance_gradient(
+    def statistics(
+        self,
+        src: convoxel.native.plan.View,
+        dst: convoxel.native.plan.View,
+        eps: float,
+        name: str = "",
+    ) -> None: ...
+    def normalise_by(
+        self,
+        src: convoxel.native.plan.View,
+        statistics: convoxel.native.plan.View,
+        dst: convoxel.native.plan.View,
+        weight: Annotated[NDArray[numpy.float32], dict(order="C", device="cpu", writable=False)],
+        bias: Annotated[NDArray[numpy.float32], dict(order="C", device="cpu", writable=False)],
+        name: str = "",
+    ) -> None: ...
+    def normalise_gradient(
         self,
         src: convoxel.native.plan.View,
         gradient: convoxel.native.plan.View,
+        statistics: convoxel.native.plan.View,
         dst: convoxel.native.plan.View,
         sums: convoxel.native.plan.View,
         weight: Annotated[NDArray[numpy.float32], dict(order="C", device="cpu", writable=False)],
-        eps: float,
+        bias: Annotated[NDArray[numpy.float32], dict(order="C", device="cpu", writable=False)],
+        slope: float,
         name: str = "",
     ) -> None: ...
     def import_channels_first(self, buffer: int, dst: convoxel.native.plan.View, name: str = "") -> None: ...

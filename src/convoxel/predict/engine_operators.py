@@ -1,10 +1,11 @@
 """Steps of training on Convoxel's engine: operators of PyTorch's library, with gradients.
 
 ``convoxel::convolve`` computes a convolution or a transposed one, and is its own gradient with respect to the input,
-of the other kind; ``convoxel::weight_gradient`` computes the gradient of the weights. ``convoxel::instance_norm`` and
-``convoxel::instance_norm_gradient`` normalise. Results have channels last in memory, as the engine computes; operands
-of that layout are not copied. ``EngineOperators`` is a mode in which PyTorch's functions, and so the layers of any
-network, run through them where the engine is faster. Results do not depend on the number of threads.
+of the other kind; ``convoxel::weight_gradient`` computes the gradient of the weights. ``convoxel::normalise`` and
+``convoxel::normalise_gradient`` normalise each sample or the whole batch. Results have channels last in memory, as the
+engine computes; operands of that layout are not copied. ``EngineOperators`` is a mode in which PyTorch's functions, and
+so the layers of any network, run through them where the engine is faster. Results do not depend on the number of
+threads.
 """
 
 from __future__ import annotations
@@ -20,13 +21,13 @@ from torch.overrides import TorchFunctionMode
 
 from convoxel.arithmetic.window import conv_size, transposed_size
 from convoxel.native.plan import Floats, Triple
-from convoxel.native.single_step import SingleStep, borrow_weights, whole_view
+from convoxel.native.single_run import SingleRun, borrow_weights, whole_view
 
 __all__ = ["EngineOperators"]
 
 # The least work of a convolution for which it pays to call the engine.
 _LEAST_MACS = 2e7
-# PyTorch normalises samples of channels-last volumes with channels first, between two copies.
+# The least tensor that it pays to normalise on the engine.
 _LEAST_NUMBERS = 50_000
 
 
@@ -82,7 +83,7 @@ def weight_gradient(
     """
     source, back = _channels_last(x), _channels_last(gradient)
     found = _empty(x, (gradient.shape[1], x.shape[1], *kernel))
-    plan, result = SingleStep(3, torch.get_num_threads()), _channels_last(found)
+    plan, result = SingleRun(3, torch.get_num_threads()), _channels_last(found)
     plan.weight_gradient(
         whole_view(1, source), whole_view(2, back), whole_view(3, result),
         stride=_triple(stride, 1), dilation=_triple(dilation, 1), padding_low=_triple(padding, 0),
@@ -141,7 +142,7 @@ def _convolve(
         transposed=transposed,
         turned=turned,
     )
-    plan = SingleStep(2, torch.get_num_threads())
+    plan = SingleRun(2, torch.get_num_threads())
     plan.convolve(layer, whole_view(1, source), whole_view(2, result))
     plan.run(source, result)
     return found
@@ -192,68 +193,109 @@ def _triple(numbers: Sequence[int], fill: int) -> Triple:
     return d, h, w
 
 
-@torch.library.custom_op("convoxel::instance_norm", mutates_args=(), device_types="cpu")
-def instance_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-    """Return each sample minus its mean, over its standard deviation, per channel; then * weight + bias.
+@torch.library.custom_op("convoxel::normalise", mutates_args=(), device_types="cpu")
+def normalise(x: Tensor, weight: Tensor, bias: Tensor, eps: float, whole: bool) -> tuple[Tensor, Tensor]:
+    """Return x minus its mean, over its standard deviation, per channel, then * weight + bias; and the statistics.
 
     Args:
         x: (n, c, *spatial) of 1 to 3 spatial axes.
         weight, bias: (c,).
         eps: what is added to the variance.
+        whole: take the statistics of the batch, as batch normalisation does; False: those of each sample.
+
+    The statistics are (n or 1, 3, c): mean, what its rounding took away, 1 / sqrt(variance + eps).
     """
-    found = _empty(x, x.shape)
-    source, result = _channels_last(x), _channels_last(found)
-    plan = SingleStep(2, torch.get_num_threads())
-    plan.normalise(whole_view(1, source), whole_view(2, result), x.shape[1], _floats(weight), _floats(bias), eps)
-    plan.run(source, result)
-    return found
+    found, statistics = _empty(x, x.shape), _statistics(x, whole)
+    source, result, numbers = _samples(x, whole), _samples(found, whole), _vectors(statistics)
+    plan = SingleRun(3, torch.get_num_threads())
+    views = whole_view(1, source), whole_view(2, numbers), whole_view(3, result)
+    plan.statistics(views[0], views[1], eps)
+    plan.normalise_by(*views, _floats(weight), _floats(bias))
+    plan.run(source, numbers, result)
+    return found, statistics
 
 
-@instance_norm.register_fake
-def _(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-    return _empty(x, x.shape)
+@normalise.register_fake
+def _(x: Tensor, weight: Tensor, bias: Tensor, eps: float, whole: bool) -> tuple[Tensor, Tensor]:
+    return _empty(x, x.shape), _statistics(x, whole)
 
 
-@torch.library.custom_op("convoxel::instance_norm_gradient", mutates_args=(), device_types="cpu")
-def instance_norm_gradient(x: Tensor, gradient: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """Return the gradients of ``instance_norm`` with respect to x, and to weight and bias as (2, c)."""
+@torch.library.custom_op("convoxel::normalise_gradient", mutates_args=(), device_types="cpu")
+def normalise_gradient(
+    x: Tensor, gradient: Tensor, statistics: Tensor, weight: Tensor, bias: Tensor, slope: float, whole: bool
+) -> tuple[Tensor, Tensor]:
+    """Return the gradients of ``normalise`` with respect to x, and to weight and bias as (2, c).
+
+    Args:
+        x, weight, bias, whole: as of ``normalise``.
+        gradient: that of the result, behind an activation that multiplies what is not positive by ``slope``.
+        statistics: what ``normalise`` returned.
+        slope: 0 behind a ReLU, 1 without an activation.
+    """
     found, sums = _empty(x, x.shape), x.new_empty((2, x.shape[1]))
-    source, back, result = _channels_last(x), _channels_last(gradient), _channels_last(found)
-    totals = sums.numpy().reshape(1, -1)
-    plan = SingleStep(4, torch.get_num_threads())
-    plan.instance_gradient(
-        whole_view(1, source), whole_view(2, back), whole_view(3, result),
-        whole_view(4, totals), _floats(weight), eps,
-    )  # fmt: skip
-    plan.run(source, back, result, totals)
+    arrays = [_samples(x, whole), _samples(gradient, whole), _vectors(statistics), _samples(found, whole)]
+    arrays.append(sums.numpy().reshape(1, -1))
+    plan = SingleRun(len(arrays), torch.get_num_threads())
+    source, back, numbers, result, totals = (whole_view(index, array) for index, array in enumerate(arrays, 1))
+    plan.normalise_gradient(source, back, numbers, result, totals, _floats(weight), _floats(bias), slope)
+    plan.run(*arrays)
     return found, sums
 
 
-@instance_norm_gradient.register_fake
-def _(x: Tensor, gradient: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+@normalise_gradient.register_fake
+def _(
+    x: Tensor, gradient: Tensor, statistics: Tensor, weight: Tensor, bias: Tensor, slope: float, whole: bool
+) -> tuple[Tensor, Tensor]:
     return _empty(x, x.shape), x.new_empty((2, x.shape[1]))
 
 
-def _keep_normalised(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    x, weight, _, ctx.eps = inputs
-    ctx.save_for_backward(x, weight)
+def _statistics(x: Tensor, whole: bool) -> Tensor:
+    return x.new_empty((1 if whole else x.shape[0], 3, x.shape[1]))
 
 
-def _differentiate_norm(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-    x, weight = ctx.saved_tensors
-    of_x, sums = instance_norm_gradient(x, gradient, weight, ctx.eps)
-    return of_x, sums[0], sums[1], None
+def _samples(x: Tensor, whole: bool) -> Floats:
+    """Return (n, *spatial, c), or (1, n, positions, c) where all samples are one."""
+    found = _channels_last(x)
+    return found.reshape(1, found.shape[0], -1, found.shape[-1]) if whole else found
 
 
-instance_norm.register_autograd(_differentiate_norm, setup_context=_keep_normalised)
+def _vectors(statistics: Tensor) -> Floats:
+    found: Floats = statistics.numpy().reshape(statistics.shape[0], -1)
+    return found
+
+
+def _keep_normalised(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    x, weight, bias, _, ctx.whole = inputs
+    ctx.save_for_backward(x, weight, bias, output[1])
+    ctx.mark_non_differentiable(output[1])
+    ctx.set_materialize_grads(False)
+    ctx.slope = 1.0  # of an activation behind it; see EngineOperators
+
+
+def _differentiate_norm(ctx: Any, gradient: Tensor | None, _: object) -> tuple[Tensor | None, ...]:
+    if gradient is None:
+        return None, None, None, None, None
+    x, weight, bias, statistics = ctx.saved_tensors
+    of_x, sums = normalise_gradient(x, gradient, statistics, weight, bias, ctx.slope, ctx.whole)
+    return of_x, sums[0], sums[1], None, None
+
+
+normalise.register_autograd(_differentiate_norm, setup_context=_keep_normalised)
 
 
 class EngineOperators(TorchFunctionMode):
     """A mode in which PyTorch's functions run on the engine, where it is faster; gradients are recorded as ever.
 
-    It takes float32 on the CPU: convolutions of planes and volumes, of one group, and instance normalisation of
-    volumes, where layers are large enough. Whether it takes a layer follows from sizes alone.
+    It takes float32 on the CPU: convolutions of planes and volumes, of one group, and normalisation of planes and
+    volumes by their own statistics, where layers are large enough. Whether it takes a layer follows from sizes alone.
+
+    A ReLU or leaky ReLU that changes a normalised tensor in place, as the next function of all, is not recorded as a
+    function of its own: the gradient of the normalisation includes it, in the same pass over memory.
     """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._normalised: Tensor | None = None  # the result of the function before
 
     def __torch_function__(
         self,
@@ -263,9 +305,33 @@ class EngineOperators(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> object:
         given = dict(kwargs or {})
+        before, self._normalised = self._normalised, None
+        slope = _slope_in_place(func, *args, **given) if before is not None and args and args[0] is before else None
+        if before is not None and slope is not None:
+            before.grad_fn.slope = slope  # type: ignore[union-attr]
+            with torch.no_grad():
+                functional.leaky_relu_(before, slope) if slope else torch.relu_(before)
+            return before
         replace = _REPLACEMENTS.get(func)
         found = None if replace is None else replace(*args, **given)
-        return func(*args, **given) if found is None else found
+        if found is None:
+            return func(*args, **given)
+        if replace in (_instance_norm, _batch_norm) and found.grad_fn is not None:
+            self._normalised = found
+        return found
+
+
+def _slope_in_place(
+    func: Callable[..., object], x: Tensor, negative_slope: float = 0.01, inplace: bool = False
+) -> float | None:
+    """Return what a function multiplies numbers by that are not positive, if it is a ReLU that works in place."""
+    if func is torch.relu_:
+        return 0.0
+    if func is functional.relu and (inplace or negative_slope is True):  # relu(x, inplace)
+        return 0.0
+    if func is functional.leaky_relu and inplace:
+        return float(negative_slope)
+    return None
 
 
 def _conv(
@@ -298,18 +364,45 @@ def _instance_norm(
     input: Tensor, running_mean: Tensor | None = None, running_var: Tensor | None = None, weight: Tensor | None = None,
     bias: Tensor | None = None, use_input_stats: bool = True, momentum: float = 0.1, eps: float = 1e-5,
 ) -> Tensor | None:  # fmt: skip
-    if weight is None or bias is None or running_mean is not None or not use_input_stats or input.dim() != 5:
+    if running_mean is not None or not use_input_stats or input[0, 0].numel() == 1:
         return None
-    if not _is_float(input, weight, bias) or input.numel() < _LEAST_NUMBERS or input[0, 0].numel() == 1:
+    return _normalise(input, weight, bias, eps, False)
+
+
+def _batch_norm(
+    input: Tensor, running_mean: Tensor | None = None, running_var: Tensor | None = None, weight: Tensor | None = None,
+    bias: Tensor | None = None, training: bool = False, momentum: float = 0.1, eps: float = 1e-5,
+) -> Tensor | None:  # fmt: skip
+    if not training:
         return None
-    found: Tensor = instance_norm(input, weight, bias, eps)
-    return found
+    return _normalise(input, weight, bias, eps, True, running_mean, running_var, momentum)
+
+
+def _normalise(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, whole: bool, running_mean: Tensor | None = None,
+    running_var: Tensor | None = None, momentum: float = 0.1,
+) -> Tensor | None:  # fmt: skip
+    if weight is None or bias is None or x.dim() not in (4, 5) or x.numel() < _LEAST_NUMBERS:
+        return None
+    if not _is_float(x, weight, bias) or x.shape[1] != len(weight):
+        return None
+    found, statistics = normalise(x, weight, bias, eps, whole)
+    if running_mean is not None and running_var is not None:
+        count = x.numel() // x.shape[1]
+        with torch.no_grad():
+            mean, _, inverse = statistics[0]
+            variance = (inverse.double().pow(-2) - eps).mul_(count / (count - 1)).float()
+            running_mean.lerp_(mean, momentum)
+            running_var.lerp_(variance, momentum)
+    result: Tensor = found
+    return result
 
 
 _REPLACEMENTS: Mapping[Callable[..., object], Callable[..., Tensor | None]] = {
     **dict.fromkeys((torch.conv1d, torch.conv2d, torch.conv3d), _conv),
     **dict.fromkeys((torch.conv_transpose1d, torch.conv_transpose2d, torch.conv_transpose3d), _conv_transpose),
     functional.instance_norm: _instance_norm,
+    functional.batch_norm: _batch_norm,
 }
 
 

@@ -1,4 +1,4 @@
-"""Plans of one step that run once, such as an operator of a training step: what they would check is known to hold."""
+"""Plans that run once, such as an operator of a training step: what they would check is known to hold."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from convoxel.native.calibration import calibrate
 from convoxel.native.machine import instruction_set
 from convoxel.native.plan import Floats, Triple, View
 
-__all__ = ["SingleStep", "borrow_weights", "whole_view"]
+__all__ = ["SingleRun", "borrow_weights", "whole_view"]
 
 
-class SingleStep(_core.Plan):
-    """A plan for one step and one run, in float32; the choice of an algorithm includes the packing of its weights.
+class SingleRun(_core.Plan):
+    """A plan for one run, in float32; the choice of an algorithm includes the packing of its weights.
 
     Args:
         buffers: number of arrays that ``run`` takes.
@@ -23,8 +23,8 @@ class SingleStep(_core.Plan):
         super().__init__(0, buffers + 1, threads, instruction_set(), once=True)
 
     def run(self, *buffers: Floats) -> None:
-        """Run the step. Buffers are float32 and C-contiguous."""
-        self.run_steps(list(buffers), None, 0, 1, False)
+        """Run all steps. Buffers are float32 and C-contiguous."""
+        self.run_steps(list(buffers), None, 0, len(self), False)
 
 
 def borrow_weights(
