@@ -29,6 +29,7 @@ USERS = {
         "bench",
         "demonstration",
         "explorer",
+        "serve",
     ],
     "onnx": ["graph.load", "graph.read.onnx", "graph.write.onnx", "interchange"],
     "train": [
@@ -45,6 +46,7 @@ USERS = {
     ],
     "formats": ["data"],
     "explore": ["explorer", "web"],
+    "serve": ["serve", "web"],
     "notebook": ["explorer.notebook"],
     "cluster": ["predict.ray_workers"],
     "track": ["train.tracking"],

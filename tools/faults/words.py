@@ -58,6 +58,7 @@ _BASES: Sequence[Sequence[str]] = (
     ("quantise", "{net.onnx}", "--data", "{x.npy}", "--output", "{out}/q.cvx"),
     ("run", "{net.cvx}", "--input", "{x.npy}", "--output", "{out}/y.npy"),
     ("info",),
+    ("serve", "{net.onnx}", "--port", "0"),
     ("explore", "{net.onnx}", "--no-browser", "--port", "0"),
     ("size", "output", "9", "k3"),
     ("size", "inputs", "9", "k3s2"),
@@ -103,7 +104,7 @@ _BASES: Sequence[Sequence[str]] = (
     ("bench", "tile", "--rounds", "1"),
 )
 # Commands that may be asked for more work than a sweep waits for.
-_LONG = ("demo", "train", "plan", "separate", "scale", "search", "compare", "bench", "explore", "quantise")
+_LONG = ("demo", "train", "plan", "separate", "scale", "search", "compare", "bench", "explore", "serve", "quantise")
 
 
 @functools.cache

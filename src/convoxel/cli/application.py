@@ -36,6 +36,7 @@ from convoxel.cli import (
     scale,
     search,
     separate,
+    serve,
     size,
     train,
 )
@@ -90,6 +91,7 @@ for _function, _name, _example in (
     (quantise.quantise, "quantise", "quantise run --data hippocampus --max-loss 0.005"),
     (exporting.export, "export", "export unet --shape 1,1,128,128 --output unet.onnx"),
     (run.run_program, "run", "run net.cvx --input x.npy --output y.npy"),
+    (serve.serve, "serve", "serve net.cvx --precision bfloat16 --max-batch 16"),
     (explore.explore, "explore", "explore resnet18 runs --port 8321"),
     (info.info, "info", "info --json"),
 ):

@@ -56,6 +56,11 @@ class Arena:
     def __init__(self) -> None:
         self._array: NDArray[np.float32] = np.empty(0, np.float32)
 
+    @property
+    def size_bytes(self) -> int:
+        """Bytes that are held now."""
+        return self._array.nbytes
+
     def of(self, execution: Execution) -> NDArray[np.float32]:
         """Return memory that is large enough for an execution."""
         if execution.plan.arena_size > self._array.size:
