@@ -125,7 +125,9 @@ def build_app(service: Service) -> Starlette:
             route(f"{prefix}/ready", _model_ready),
             route(f"{prefix}/infer", _infer, "POST"),
         ]
-    return Starlette(routes=routes, exception_handlers={HTTPException: _missing})
+    app = Starlette(routes=routes, exception_handlers={HTTPException: _missing})
+    app.router.redirect_slashes = False  # everything has one address
+    return app
 
 
 class Door:
