@@ -54,7 +54,6 @@ _OPEN = {"/v2/health/live", "/v2/health/ready"}  # for probes, which know no tok
 _BY_THREAD = (
     256 * 1024
 )  # bytes beyond which JSON is read and written in a thread, so that others are answered meanwhile
-_DISCARD_S = 2.0
 
 
 @dataclass
@@ -147,11 +146,13 @@ class Door:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or refuse it."""
         if scope["type"] == "http":
+            headers: dict[str, str] = {}
             try:
                 scope["known_headers"] = headers = read_headers(scope, self.limits, _METHODS)
                 self._check(scope["path"], headers)
             except Refusal as refusal:
-                await discard_body(receive, self.limits.body_bytes, _DISCARD_S)
+                if "content-length" in headers or "transfer-encoding" in headers:
+                    await discard_body(headers, receive, self.limits.body_bytes)
                 return await _refused(refusal)(scope, receive, send)
         await self.inner(scope, receive, send)
 
@@ -254,8 +255,8 @@ async def _infer(request: Request, service: Service) -> Response:
         return answer
     except Refusal as refusal:
         status = refusal.status
-        if status == 413 or status == 429:
-            await discard_body(request.receive, service.limits.body_bytes, _DISCARD_S)
+        if refusal.unread:
+            await discard_body(request.scope["known_headers"], request.receive, service.limits.body_bytes)
         wait = {"retry-after": str(service.queue.patience_s(model))} if status in (429, 503) else {}
         return _refused(refusal, wait)
     except ClientGone:

@@ -20,6 +20,8 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 LOOPBACK = re.compile(r"(localhost|127\.0\.0\.1|\[::1\])(:[0-9]{1,5})?")
 _ONCE = ("host", "origin", "authorization", "content-length", "content-encoding", "inference-header-content-length")
 
+_DISCARD_S, _SILENCE_S = 2.0, 0.2  # so long a body is read to be forgotten, and so long its next part is waited for
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -47,11 +49,17 @@ class Limits:
 
 
 class Refusal(Exception):
-    """A request that is not answered."""
+    """A request that is not answered.
 
-    def __init__(self, status: int, reason: str) -> None:
+    Attributes:
+        status: status of the answer.
+        reason: sentence that says why.
+        unread: whether parts of its body are still to come.
+    """
+
+    def __init__(self, status: int, reason: str, unread: bool = False) -> None:
         super().__init__(reason)
-        self.status, self.reason = status, reason
+        self.status, self.reason, self.unread = status, reason, unread
 
 
 def same_secret(known: str, given: str) -> bool:
@@ -99,7 +107,7 @@ async def read_body(
         Refusal: the body is too large, or does not come soon enough.
     """
     most = limits.body_bytes
-    refusal = Refusal(413, f"The body is longer than {most} bytes, the most that is taken.")
+    refusal = Refusal(413, f"The body is longer than {most} bytes, the most that is taken.", unread=True)
     length = headers.get("content-length", "0")
     if not length.isdecimal() or int(length[:20]) > most:
         raise refusal
@@ -118,7 +126,11 @@ async def read_body(
         size += len(part)
         if size > most:
             raise refusal
-        hold(len(part))
+        try:
+            hold(len(part))
+        except Refusal as error:
+            error.unread = more
+            raise
         parts.append(part)
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
@@ -127,15 +139,16 @@ class ClientGone(Exception):
     """The client closed the connection before its request was whole."""
 
 
-async def discard_body(receive: Receive, most: int, seconds: float) -> None:
-    """Read on for a while and forget it: many clients send all of a body before they look at an answer."""
+async def discard_body(headers: Mapping[str, str], receive: Receive, most: int) -> None:
+    """Read on while something comes and forget it: many clients send all of a body before they look at an answer.
 
-    async def read() -> None:
-        size, more = 0, True
-        while more and size < most:
-            message = await receive()
+    Clients that ask before they send (``Expect: 100-continue``) are not waited for.
+    """
+    if "expect" in headers:
+        return
+    size, more, end = 0, True, asyncio.get_running_loop().time() + _DISCARD_S
+    with contextlib.suppress(asyncio.TimeoutError):
+        while more and size < most and asyncio.get_running_loop().time() < end:
+            message = await asyncio.wait_for(receive(), _SILENCE_S)
             size += len(message.get("body", b""))
             more = message.get("more_body", False)
-
-    with contextlib.suppress(asyncio.TimeoutError):
-        await asyncio.wait_for(read(), seconds)
