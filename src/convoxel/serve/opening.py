@@ -198,12 +198,17 @@ def _check_free(name: str, arrays: Sequence[Array], needed: int) -> None:
 
 
 def _of_run(name: str, word: str, options: OpeningOptions) -> ServedModel:
-    """Return a trained run as a model of images as they are stored."""
     from convoxel.train.run_folder import load_predictor
 
     if options.weights is not None:
         raise ConfigError(f"weights: {options.weights} given, but the run {shown(word)} has its own. Leave it out.")
-    predictor = load_predictor(word, precision=options.precision, which=options.which)
+    return of_predictor(name, load_predictor(word, precision=options.precision, which=options.which))
+
+
+def of_predictor(name: str, predictor: Predictor) -> ServedModel:
+    """Return a trained network as a model of images as they are stored."""
+    from convoxel.data.geometry import spacing_words
+
     data, task = predictor.run.data, predictor.run.config.task
     image = TensorFacts("image", "FP32", (ANY, data.channels, *[ANY] * data.dims))
     if task == "segment":
@@ -213,10 +218,8 @@ def _of_run(name: str, word: str, options: OpeningOptions) -> ServedModel:
         outputs = [TensorFacts("probabilities", "FP32", (ANY, len(data.classes)))]
     else:
         outputs = [TensorFacts("values", "FP32", (ANY, len(data.classes)))]
-    notes = {
-        "image": "intensities as stored, on the grid and with the spacing of the training images; "
-        "the run's normalisation follows here"
-    }
+    spacing = "" if data.spacing_mm is None else f" ({spacing_words(data.spacing_mm)})"
+    grid = f"intensities as stored, on the grid and with the spacing of the training images{spacing}"
     return ServedModel(
         name,
         (image,),
@@ -224,8 +227,8 @@ def _of_run(name: str, word: str, options: OpeningOptions) -> ServedModel:
         lambda arrays, wanted: _predicted(name, predictor, arrays[0], wanted),
         precision=predictor.precision.partition(" ")[0],
         joins=True,
-        labels={"probabilities": data.outputs},
-        notes=notes,
+        labels={"probabilities": data.classes} if task == "classify" else {},
+        notes={"image": f"{grid}; the run's normalisation follows here"},
     )
 
 
