@@ -49,6 +49,7 @@ USERS = {
     "serve": ["serve", "web"],
     "notebook": ["explorer.notebook"],
     "cluster": ["predict.ray_workers"],
+    "search": ["search.study"],
     "track": ["train.tracking"],
     "bench": ["bench", "draw.figure", "draw.pixels"],
 }

@@ -98,6 +98,16 @@ Data = Annotated[
     str | None, typer.Option(metavar="DIR|NAME", help="Labelled images to train on, as `convoxel data` names them.")
 ]
 Epochs = Annotated[int, typer.Option(min=1, help="Epochs of each training, with --data.")]
+Storage = Annotated[
+    str | None,
+    typer.Option(metavar="WHERE", help="Where machines share the trials: journal:FILE, sqlite:///FILE or a data base."),
+]
+StudyName = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Name of the study there (default: made of all settings).")
+]
+TrialRuns = Annotated[
+    Path | None, typer.Option("--output", "-o", metavar="DIR", help="Keep the runs, where interrupted ones go on.")
+]
 ResampleLabels = Annotated[
     bool, typer.Option("--resample-labels", help="Bring labels of another grid onto that of their image.")
 ]

@@ -8,7 +8,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from convoxel.cli.options import Assign, Data, Device, Epochs, Json, Plot, Shape, Threads, check_figure
+from convoxel.cli.options import (
+    Assign,
+    Data,
+    Device,
+    Epochs,
+    Json,
+    Plot,
+    Shape,
+    Storage,
+    StudyName,
+    Threads,
+    TrialRuns,
+    check_figure,
+)
 from convoxel.cli.parsing import parse_factors, parse_options, parse_shape
 from convoxel.cli.progress import Counter
 from convoxel.cli.screen import Screen, duration, emit, number, times
@@ -33,6 +46,9 @@ def scale(
     epochs: Epochs = 10,
     device: Device = "auto",
     seed: Annotated[int, typer.Option(help="Random seed of each training.")] = 0,
+    storage: Storage = None,
+    study: StudyName = None,
+    output: TrialRuns = None,
     threads: Threads = None,
     plot: Plot = None,
     json: Json = False,
@@ -40,7 +56,8 @@ def scale(
     """Show what a network costs when it is made wider, deeper, finer, or all at once; with data also what it learns.
 
     With --data each is trained for the same epochs with the same seed. Images keep their size then, so --resolution
-    is refused and --compound scales width and depth only. --plot draws quality against scale.
+    is refused and --compound scales width and depth only. --plot draws quality against scale. Machines that run the
+    same command with the same --storage share the trainings.
     """
     from convoxel.draw.quantity import count
     from convoxel.search.scaling import list_scales, scaled_options, scales
@@ -52,6 +69,9 @@ def scale(
     if data is not None and (resolution is not None or shape is not None):
         wrong = "resolution" if resolution is not None else "shape"
         raise ConfigError(f"{wrong}: given with --data, whose images keep their size. Leave --{wrong} out.")
+    for name, value in (("storage", storage), ("study", study), ("output", output)):
+        if value is not None and (data is None or storage is None):
+            raise ConfigError(f"{name}: expected together with --data and --storage. Leave it out, or give all.")
     factors = list_scales(
         width=parse_factors("width", width), depth=parse_factors("depth", depth),
         resolution=parse_factors("resolution", resolution), phi=parse_factors("compound", compound),
@@ -70,19 +90,33 @@ def scale(
         )  # fmt: skip
         return screen.table(">width|>depth|>resolution|input|>parameters|>MACs|>memory, bytes|>field", cells)
     options = [{**scaled_options(network, factor, (1, 1, 1)), **fixed} for factor in factors]
-    study = train_variants(data, network, options, epochs=epochs, seed=seed, threads=threads, device=device)
+    if storage is not None:
+        from convoxel.graph.threads import limit_threads
+        from convoxel.search.trained_search import share_scales
+
+        with limit_threads(threads), Counter("training") as counter:
+            trained, state = share_scales(
+                data, network, options, storage=storage, study=study, epochs=epochs, threads=threads, seed=seed,
+                settings={"device": device}, output=output, on_progress=counter,
+            )  # fmt: skip
+        for fault in state.failed:
+            screen.say(f"Failed: {fault}")
+        if len(trained.rows) + len(state.failed) < len(options):
+            screen.say(f"{len(trained.rows)} of {len(options)} are trained; others train the rest.", "dim")
+    else:
+        trained = train_variants(data, network, options, epochs=epochs, seed=seed, threads=threads, device=device)
     if plot is not None:
         from convoxel.draw.scaling_chart import scaling
 
-        scaling(study).save(plot)
+        scaling(trained).save(plot)
     if json:
-        return emit({**study.to_dict(), "figure": plot})
-    screen.say(f"{study.network} on {study.data}, {epochs} epochs each:", "bold")
-    trained = (
+        return emit({**trained.to_dict(), "figure": plot})
+    screen.say(f"{trained.network} on {trained.data}, {epochs} epochs each:", "bold")
+    cells = (
         (row.name, times(row.shape), f"{row.params:,}", count(row.macs), number(row.quality, 3), duration(row.train_s))
-        for row in study.rows
-    )
-    screen.table(f"scale|input|>parameters|>MACs|>{study.metric_name}|>trained", trained)
+        for row in trained.rows
+    )  # fmt: skip
+    screen.table(f"scale|input|>parameters|>MACs|>{trained.metric_name}|>trained", cells)
     if plot is not None:
         screen.say(f"Figure: {plot}")
 

@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from convoxel.cli.options import Assign, Data, Device, Epochs, Json, Plot, Shape, Threads, check_figure
+from convoxel.cli.options import (
+    Assign,
+    Data,
+    Device,
+    Epochs,
+    Json,
+    Plot,
+    Shape,
+    Storage,
+    StudyName,
+    Threads,
+    TrialRuns,
+    check_figure,
+)
 from convoxel.cli.parsing import parse_amount, parse_options, parse_shape, parse_values, split_words
 from convoxel.cli.progress import Counter
 from convoxel.cli.scale import train_variants
-from convoxel.cli.screen import Screen, command_line, emit, milliseconds, number, times
+from convoxel.cli.screen import Screen, command_line, emit, milliseconds, number, plural, times
+from convoxel.errors import ConfigError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from convoxel.search import Findings
 
 _ROWS = 24  # of the table; --json has all
@@ -46,6 +62,17 @@ def search(
     timed: Annotated[bool, typer.Option("--time", help="Measure the time of the best even without --max-ms.")] = False,
     data: Data = None,
     epochs: Epochs = 10,
+    trials: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Train so many networks in all, which a study chooses.")
+    ] = None,
+    minutes: Annotated[float | None, typer.Option(help="Begin no further training here after so long.")] = None,
+    storage: Storage = None,
+    study: StudyName = None,
+    sampler: Annotated[
+        Literal["tpe", "nsga2"], typer.Option(help="Look for the best quality (tpe), or for quality and --low at once.")
+    ] = "tpe",
+    resume: Annotated[bool, typer.Option("--resume", help="Refuse to begin a new study in --storage.")] = False,
+    output: TrialRuns = None,
     device: Device = "auto",
     threads: Threads = None,
     plot: Plot = None,
@@ -55,11 +82,22 @@ def search(
 
     Networks are counted without being computed; only the best are timed, or with --data trained. Without data,
     parameters and receptive field stand for what a network can learn. --plot draws all networks inside the budgets.
+
+    With --trials, --minutes or --storage a study chooses what is trained, by what came before: networks outside the
+    budgets are never trained, and curves below the median are stopped. Machines with the same command and --storage
+    share it; what a killed one was training is begun again, and the same command later goes on.
     """
     from convoxel.graph.threads import limit_threads
     from convoxel.search import Budget, find
 
     check_figure("plot", plot)
+    asked = {"trials": trials, "minutes": minutes, "storage": storage, "study": study, "output": output,
+             "resume": resume or None, "sampler": None if sampler == "tpe" else sampler}  # fmt: skip
+    stated = [name for name, value in asked.items() if value is not None]
+    if stated and data is None:
+        raise ConfigError(f"{stated[0]}: given without --data; expected both, since trials are trained.")
+    if resume and storage is None:
+        raise ConfigError("resume: given without --storage; expected both. Only there is something to go on with.")
     budget = Budget(
         max_params=parse_amount("max-parameters", max_parameters),
         max_macs=parse_amount("max-macs", max_macs),
@@ -67,6 +105,19 @@ def search(
         min_field=min_field,
         max_time_s=None if max_ms is None else max_ms / 1e3,
     )
+    goals = {**dict.fromkeys(split_words([low]), "low"), **dict.fromkeys(split_words([high]), "high")}
+    if stated and data is not None:
+        from convoxel.search.find import plan_space
+        from convoxel.search.trained_search import search_trained
+
+        with limit_threads(threads), Counter("training") as counter:
+            found = search_trained(
+                plan_space(network, parse_shape(shape), parse_values(vary), parse_options(assign)),
+                data, budget=budget, goals=goals, epochs=epochs, threads=threads, settings={"device": device},
+                study=study, storage=storage, sampler=sampler, trials=trials, minutes=minutes, resume=resume,
+                output=output, seed=seed, on_progress=counter,
+            )  # fmt: skip
+        return _show(found, plot, json)
     with limit_threads(threads), Counter() as counter:
         found = find(
             network,
@@ -74,17 +125,22 @@ def search(
             vary=parse_values(vary),
             fixed=parse_options(assign),
             budget=budget,
-            goals={**dict.fromkeys(split_words([low]), "low"), **dict.fromkeys(split_words([high]), "high")},
+            goals=goals,
             most=most,
             seed=seed,
             timed=timed,
             on_progress=lambda word, done, total, what: counter(done, total, what, word),
         )
     if data is not None:
-        study = train_variants(
+        trained = train_variants(
             data, network, found.front_options, epochs=epochs, seed=seed, threads=threads, device=device
         )
-        found = found.with_quality([row.quality for row in study.rows])
+        found = found.with_quality([row.quality for row in trained.rows])
+    _show(found, plot, json)
+
+
+def _show(found: Findings, plot: Path | None, json: bool) -> None:
+    """Print what was found, as a table or as JSON, and draw it."""
     if plot is not None:
         from convoxel.draw.search_chart import search_front
 
@@ -106,6 +162,17 @@ def _print(screen: Screen, found: Findings) -> None:
     headings += ("|>ms" if timed else "") + ("|>quality" if found.trained else "")
     inside = f"{len(found.inside)} inside {found.budget.text() or 'no budget'}"
     screen.say(f"{space.network}, {found.measured} of {len(space)} combinations counted: {inside}", "bold")
+    if found.study is not None:
+        stopped = sum(row.stopped for row in found.study.trained)
+        trained = plural(len(found.study.trained), "network")
+        screen.say(
+            f"Study {found.study.name}: {trained} trained, {found.study.own} of these here, {stopped} stopped early; "
+            f"{found.study.outside} outside the budgets, not trained."
+        )
+        for fault in found.study.failed:
+            screen.say(f"Failed: {fault}")
+    if not found.inside:
+        return screen.say("Nothing is trained yet; others may be at it, and the same command goes on.")
     shown = found.inside[:_ROWS]
     rows = (
         (
@@ -120,7 +187,7 @@ def _print(screen: Screen, found: Findings) -> None:
     screen.say(f"● {len(found.front)} that no other one beats ({goals}).")
     if len(shown) < len(found.inside):
         screen.say(f"{len(found.inside) - len(shown)} more are inside; --json lists them.")
-    if not found.complete:
+    if not found.complete and found.study is None:
         screen.say(f"The networks are a sample with the seed {found.seed}; --most counts more of them.")
     if found.refused:
         screen.say(f"{found.refused} combinations are no network for this input.")

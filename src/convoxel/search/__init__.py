@@ -1,8 +1,9 @@
-"""Networks of a family, scaled by rule or searched for under budgets. Nothing here is trained.
+"""Networks of a family, scaled by rule or searched for under budgets; only ``trained_search`` trains any.
 
 Read the files in this order: ``space`` (the networks to choose from) → ``candidate`` (one network and its costs) →
 ``budget`` (limits of costs) → ``pareto_front`` (networks that no other one beats) → ``evolution`` (samples of a large
-space) → ``find`` (the search); and ``scaling`` (width, depth and resolution by rule).
+space) → ``find`` (the search); ``study`` (trials that machines share) → ``trained_search`` (networks that are trained
+to be compared); and ``scaling`` (width, depth and resolution by rule).
 
 >>> found = find("unet", (1, 1, 64, 64), vary={"levels": (2, 3), "width": (8, 16)}, budget=Budget(min_field=64))
 >>> [candidate.options for candidate in found.front]

@@ -14,6 +14,7 @@ from convoxel.search.candidate import Candidate, measure
 from convoxel.search.evolution import evolve
 from convoxel.search.pareto_front import GOALS, check_goals, front
 from convoxel.search.space import Choices, Options, Space, usual_options
+from convoxel.search.study import StudyResult
 
 OnProgress = Callable[[str, int, int, str], None]
 
@@ -34,6 +35,7 @@ class Findings:
         refused: number of combinations of options that make no network.
         inside: the networks inside every budget, the front first.
         front: those that no other one beats. Each is timed if time has a budget.
+        study: state of the study that trained them; None where none did.
     """
 
     space: Space
@@ -44,6 +46,7 @@ class Findings:
     refused: int
     inside: tuple[Candidate, ...]
     front: tuple[Candidate, ...]
+    study: StudyResult | None = None
 
     @property
     def complete(self) -> bool:
@@ -89,6 +92,7 @@ class Findings:
             "best": self.best.to_dict(),
             "front": [candidate.to_dict() for candidate in self.front],
             "inside": [candidate.to_dict() for candidate in self.inside],
+            "study": None if self.study is None else dataclasses.asdict(self.study),
         }
 
 
@@ -134,10 +138,7 @@ def find(
     check_goals(goals)
     if most < 1:
         raise ConfigError(f"most: got {most}; expected at least 1 network to measure.")
-    sizes = tuple(shape or (1, *info(network).shape))
-    own = dict(fixed or {})
-    usual = {name: values for name, values in usual_options(network).items() if name not in own}
-    space = Space(network=network, shape=sizes, vary=dict(vary) if vary else usual, fixed=own)
+    space = plan_space(network, shape, vary, fixed)
     budget, tell = budget or Budget(), on_progress or (lambda word, done, total, what: None)
     known, refused = _count(space, budget, goals, most, seed, tell)
     inside = [candidate for candidate in known if not budget.excess(candidate)]
@@ -156,6 +157,16 @@ def find(
         space=space, budget=budget, goals=dict(goals), seed=seed, measured=len(known), refused=refused,
         inside=tuple(ordered), front=tuple(best),
     )  # fmt: skip
+
+
+def plan_space(
+    network: str, shape: Sequence[int] | None = None, vary: Choices | None = None, fixed: Options | None = None
+) -> Space:
+    """Return the networks to choose from, with the usual input and options where none are given."""
+    own = dict(fixed or {})
+    usual = {name: values for name, values in usual_options(network).items() if name not in own}
+    sizes = tuple(shape or (1, *info(network).shape))
+    return Space(network=network, shape=sizes, vary=dict(vary) if vary else usual, fixed=own)
 
 
 def _count(

@@ -24,7 +24,7 @@ def check_goals(goals: Mapping[str, str]) -> None:
 def values(candidate: Candidate, goals: Mapping[str, str]) -> tuple[float, ...]:
     """Return a candidate's figures so that small is good."""
     known = {"params": candidate.params, "macs": candidate.macs, "memory": candidate.memory_bytes,
-             "field": candidate.reach}  # fmt: skip
+             "field": candidate.reach, "quality": candidate.quality or 0.0}  # fmt: skip
     return tuple(known[name] if way == "low" else -known[name] for name, way in goals.items())
 
 

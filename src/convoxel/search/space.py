@@ -103,7 +103,7 @@ class Space:
 
     def __len__(self) -> int:
         """Return the number of combinations."""
-        return math.prod(len(values) for values in self.vary.values())
+        return count_combinations(self.vary)
 
     def options(self, number: int) -> Options:
         """Return the varied options of combination ``number``."""
@@ -111,15 +111,42 @@ class Space:
 
     def places(self, number: int) -> tuple[int, ...]:
         """Return the place of each option's value in combination ``number``."""
-        found = []
-        for values in reversed(list(self.vary.values())):
-            number, place = divmod(number, len(values))
-            found.append(place)
-        return tuple(reversed(found))
+        return combination_places(self.vary, number)
 
     def number(self, places: Sequence[int]) -> int:
         """Return the combination whose options have the values at ``places``."""
-        number = 0
-        for values, place in zip(self.vary.values(), places, strict=True):
-            number = number * len(values) + place
-        return number
+        return combination_number(self.vary, places)
+
+
+def count_combinations(vary: Choices) -> int:
+    """Return the number of combinations of values.
+
+    >>> count_combinations({"levels": (2, 3), "width": (8, 16, 32)})
+    6
+    """
+    return math.prod(len(values) for values in vary.values())
+
+
+def combination_places(vary: Choices, number: int) -> tuple[int, ...]:
+    """Return the place of each option's value in combination ``number``; the last option changes first.
+
+    >>> combination_places({"levels": (2, 3), "width": (8, 16, 32)}, 4)
+    (1, 1)
+    """
+    found = []
+    for values in reversed(list(vary.values())):
+        number, place = divmod(number, len(values))
+        found.append(place)
+    return tuple(reversed(found))
+
+
+def combination_number(vary: Choices, places: Sequence[int]) -> int:
+    """Return the number of the combination of the values at ``places``.
+
+    >>> combination_number({"levels": (2, 3), "width": (8, 16, 32)}, (1, 1))
+    4
+    """
+    number = 0
+    for values, place in zip(vary.values(), places, strict=True):
+        number = number * len(values) + place
+    return number

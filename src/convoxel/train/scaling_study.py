@@ -20,6 +20,7 @@ from convoxel.models import entry
 from convoxel.predict.run_progress import Progress
 from convoxel.train.config import TrainConfig
 from convoxel.train.loop import fit
+from convoxel.train.run_settings import has_run
 
 # The runs are temporary, so nothing is written for other tools.
 _SETTINGS: JsonObject = {"tensorboard": False}
@@ -39,6 +40,7 @@ class Scaled:
         quality: accuracy or Dice of the best checkpoint on the validation part.
         train_s: training time in seconds.
         steps: optimiser steps.
+        metric_name: name of the metric that ``quality`` is.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Scaled:
     quality: float
     train_s: float
     steps: int
+    metric_name: str
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,23 @@ def study_scaling(
         ConfigError: there is no variant, or an option is not one of the network's.
         DataError: the data cannot be read.
     """
+    names = name_variants(network, variants)
+    tell = on_progress or (lambda number, name, progress: None)
+    base = trial_settings(data, network, epochs=epochs, seed=seed, threads=threads, settings=settings)
+    rows = []
+    with tempfile.TemporaryDirectory(prefix="convoxel-") as folder:
+        for number, (name, options) in enumerate(zip(names, variants, strict=True)):
+            place = Path(folder) / str(number)
+            rows.append(train_variant(base, options, place, name, functools.partial(tell, number, name)))
+    return ScalingStudy(tuple(rows), network, str(data), rows[-1].metric_name)
+
+
+def name_variants(network: str, variants: Sequence[Options]) -> list[str]:
+    """Return the options of each network as text, without those that all share.
+
+    Raises:
+        ConfigError: there is no variant, or an option is not one of the network's.
+    """
     if not variants:
         raise ConfigError("variants: got none; expected at least one set of options, such as {'width': 0.5}.")
     known = entry(network)
@@ -104,22 +124,21 @@ def study_scaling(
                     f"scale: {option!r} cannot be trained at; {network} has {', '.join(known.options)}. "
                     "Images keep their size. Leave it out."
                 )
-    tell = on_progress or (lambda number, name, progress: None)
-    base = {
-        "task": known.task, "data": str(data), "model": network, "epochs": epochs, "seed": seed,
-        "threads": threads, **_SETTINGS, **(settings or {}),
-    }  # fmt: skip
     # Options that all of them share do not belong to the name of one.
     alike = {key for key, value in variants[0].items() if all(each.get(key) == value for each in variants[1:])}
     alike = alike if len(variants) > 1 else set()
-    rows, metric = [], ""
-    with tempfile.TemporaryDirectory(prefix="convoxel-") as folder:
-        for number, options in enumerate(variants):
-            name = " ".join(f"{key}={value}" for key, value in options.items() if key not in alike) or network
-            config = _configure(base, options, Path(folder) / str(number))
-            row, metric = _train(config, options, name, functools.partial(tell, number, name))
-            rows.append(row)
-    return ScalingStudy(tuple(rows), network, str(data), metric.replace("mean Dice", "Dice"))
+    return [" ".join(f"{key}={value}" for key, value in options.items() if key not in alike) or network
+            for options in variants]  # fmt: skip
+
+
+def trial_settings(
+    data: str | Path, network: str, *, epochs: int, seed: int, threads: int | None, settings: Options | None = None
+) -> JsonObject:
+    """Return the entries of ``TrainConfig`` that all trainings of a study share; arguments of :func:`study_scaling`."""
+    return {
+        "task": entry(network).task, "data": str(data), "model": network, "epochs": epochs, "seed": seed,
+        "threads": threads, **_SETTINGS, **(settings or {}),
+    }  # fmt: skip
 
 
 def _configure(base: Options, options: Options, output: Path) -> TrainConfig:
@@ -132,8 +151,20 @@ def _configure(base: Options, options: Options, output: Path) -> TrainConfig:
     return TrainConfig.build(**{**base, **stated, "model_options": more, "output": str(output)})
 
 
-def _train(config: TrainConfig, options: Options, name: str, tell: Callable[[Progress], None]) -> tuple[Scaled, str]:
-    result = fit(config, on_progress=tell)
+def train_variant(base: Options, options: Options, output: Path, name: str, tell: Callable[[Progress], None]) -> Scaled:
+    """Train a network with options, in a folder of which a run that was interrupted goes on.
+
+    Args:
+        base: what :func:`trial_settings` returned.
+        options: options of the network.
+        output: folder of the run.
+        name: the options as text.
+        tell: called with the progress of the training.
+
+    Raises:
+        ConvoxelError: the training failed, or never validated.
+    """
+    result = fit(_configure(base, options, output), resume=has_run(output), on_progress=tell)
     if result.interrupted:
         raise KeyboardInterrupt
     if result.best_metric is None:
@@ -141,4 +172,5 @@ def _train(config: TrainConfig, options: Options, name: str, tell: Callable[[Pro
     found = json.loads(read_text(result.path / "describe.json", 2**28))
     shape, total = tuple(found["input_shapes"][0]), found["total"]
     figures = (float(result.best_metric), result.seconds, result.steps)
-    return Scaled(name, dict(options), shape, int(total["params"]), int(total["macs"]), *figures), result.metric_name
+    metric = result.metric_name.replace("mean Dice", "Dice")
+    return Scaled(name, dict(options), shape, int(total["params"]), int(total["macs"]), *figures, metric)
