@@ -130,7 +130,14 @@ def test_normalisation_is_pytorchs(shape: tuple[int, ...], whole: bool) -> None:
 @pytest.mark.parametrize("norm", ["batch", "instance"])
 @pytest.mark.parametrize(
     "activation",
-    [nn.ReLU(inplace=True), nn.LeakyReLU(0.1, inplace=True), nn.ReLU(), nn.SiLU(inplace=True), nn.Identity()],
+    [
+        nn.ReLU(inplace=True),
+        nn.LeakyReLU(0.1, inplace=True),
+        nn.ReLU(),
+        nn.SiLU(inplace=True),
+        nn.Hardtanh(0.0, 6.0),
+        nn.Identity(),
+    ],
 )
 def test_layers_that_normalise_and_activate(dims: int, norm: str, activation: nn.Module) -> None:
     torch.manual_seed(3)
@@ -138,7 +145,7 @@ def test_layers_that_normalise_and_activate(dims: int, norm: str, activation: nn
     assert normal is not None
     layers = nn.Sequential(normal, activation)
     nn.init.uniform_(normal.bias, -1, 1)  # type: ignore[arg-type]
-    x = (torch.randn(3, 16, *[48 if dims == 2 else 14] * dims) * 2 + 1).requires_grad_()
+    x = (torch.randn(3, 16, *[160 if dims == 2 else 14] * dims) * 2 + 1).requires_grad_()
 
     def run(layers: nn.Module, x: torch.Tensor) -> list[torch.Tensor]:
         weights = list(layers.parameters())
@@ -162,7 +169,7 @@ def test_layers_that_normalise_and_activate(dims: int, norm: str, activation: nn
 def test_an_activation_of_something_else_is_recorded_as_ever() -> None:
     """A tensor that is used before it is changed keeps its own gradient."""
     layer = nn.BatchNorm2d(8)
-    x = torch.randn(2, 8, 64, 64)
+    x = torch.randn(2, 8, 256, 256)
 
     def run(x: torch.Tensor) -> list[torch.Tensor]:
         leaf = x.clone().requires_grad_()
@@ -221,6 +228,8 @@ def test_layers_of_a_network_run_on_the_engine_as_in_pytorch(name: str, operator
         (nn.Conv2d(64, 64, 3, groups=4), (2, 64, 64, 64)),
         (nn.Conv2d(64, 64, 3).double(), (2, 64, 64, 64)),
         (nn.Conv2d(64, 64, 2, padding="same"), (2, 64, 64, 64)),
+        (nn.Conv2d(64, 64, 3, stride=2), (2, 64, 64, 64)),
+        (nn.BatchNorm2d(64), (2, 64, 32, 32)),
         (nn.Conv3d(16, 16, 2, padding="same"), (1, 16, 32, 32, 32)),
         (nn.Conv3d(16, 16, (3, 3, 4), padding="same"), (1, 16, 32, 32, 32)),
         (nn.Conv2d(64, 64, 3), (1, 64, 8, 8)),
