@@ -83,6 +83,30 @@ def call(name: str) -> list[onnx.NodeProto]:
     return [helper.make_node(name, ["a"], ["c"], domain="mine")]
 
 
+def sized(repeated: Callable[[int], list[onnx.NodeProto]], count: int) -> onnx.ModelProto:
+    """Return a model that computes with the sizes s0 and b; ``repeated`` makes s1 of s0, and so on."""
+    nodes = [node("Shape", "x", "s0", start=2, end=3), node("Shape", "x", "b", start=3, end=4)]
+    nodes += [made for index in range(count) for made in repeated(index)]
+    nodes += [node("Cast", f"s{count}", "f", to=TensorProto.FLOAT), node("Add", "x f", "y")]
+    return model(nodes, [ints("two", 2)], opset=18)
+
+
+def halved_maxima(i: int) -> list[onnx.NodeProto]:
+    return [node("Div", f"s{i} two", f"d{i}"), node("Max", f"d{i} s{i} b", f"s{i + 1}")]
+
+
+def chosen(i: int) -> list[onnx.NodeProto]:
+    both = node("Greater", f"s{i} b", f"g{i}"), node("Add", f"s{i} b", f"d{i}")
+    return [*both, node("Where", f"g{i} d{i} s{i}", f"s{i + 1}")]
+
+
+def repeated_maximum(i: int) -> list[onnx.NodeProto]:
+    """Maxima in one another first, of which the last is then compared again and again."""
+    if i < 90:
+        return halved_maxima(i)
+    return [node("Greater", f"s{i} b", f"g{i}"), node("Identity", f"s{i}", f"s{i + 1}")]
+
+
 def retyped(proto: onnx.ModelProto, number: int) -> None:
     proto.graph.input[0].type.tensor_type.elem_type = number
 
@@ -339,6 +363,16 @@ MODELS: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
     "functions that nest deeply": (
         lambda: functions(("F0", [node("Relu", "a", "c")]), *((f"F{i}", call(f"F{i - 1}")) for i in range(1, 90))),
         "nest too deeply",
+    ),
+    "maxima of sizes in one another": (lambda: sized(halved_maxima, 400), r"open sizes of \d+ characters; at most"),
+    "choices of sizes in one another": (lambda: sized(chosen, 400), r"size expression of \d+ characters; at most 4096"),
+    "a long size that many nodes compare": (
+        lambda: sized(repeated_maximum, 4000),
+        r"open sizes of \d+ characters; at most",
+    ),
+    "a maximum of very many sizes": (
+        lambda: model([*sized(chosen, 0).graph.node[:2], node("Max", "s0 b " * 10000, "m"), node("Relu", "x", "y")]),
+        r"open sizes of \d+ characters; at most",
     ),
     "a function without a body": (lambda: functions(("F", [])), "load"),
 }

@@ -12,15 +12,15 @@ import math
 import struct
 from collections.abc import Callable, Mapping
 from fractions import Fraction
-from functools import lru_cache
 from typing import NamedTuple
 
 from convoxel.errors import GraphError
 from convoxel.graph.ir import polynomial
+from convoxel.graph.ir.text_cache import kept_by_length
 
 _MAX_EXPONENT = 8  # sizes are products of a few axes; more is an attack on memory, not a network
 _MAX_BASE = 2**40
-_MAX_TEXT = 4096
+_MAX_TEXT, _SHOWN = 4096, 60
 _DEEPEST = 250  # what follows goes down by recursion
 
 Number = Fraction | float
@@ -96,7 +96,7 @@ def call(function: str, *operands: ast.expr) -> ast.expr:
     return ast.Call(ast.Name(function), list(operands), [])
 
 
-@lru_cache(maxsize=4096)
+@kept_by_length
 def parse(text: str) -> ast.expr:
     """Return the tree of a text.
 
@@ -104,19 +104,13 @@ def parse(text: str) -> ast.expr:
     their combinations, and the functions above.
     """
     if len(text) > _MAX_TEXT:
-        raise GraphError(f"size expression of {len(text)} characters; at most {_MAX_TEXT} are read")
+        raise GraphError(f"size expression of {len(text)} characters; at most {_MAX_TEXT} are read: {_begun(text)}")
     try:
-        tree = ast.parse(text, mode="eval").body
+        tree = polynomial.syntax(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        raise GraphError(f"cannot read the size {text!r}: not an expression") from None
-    level, depth = [tree], 0
-    while level:
-        level, depth = [child for node in level for child in ast.iter_child_nodes(node)], depth + 1  # type: ignore[misc]
-        if depth > _DEEPEST:
-            raise GraphError(f"size expression of more than {_DEEPEST} operations in one another: {text[:40]}…")
-    tree = _Comparisons().visit(tree)
-    _check(tree, text)
-    return tree
+        raise GraphError(f"cannot read the size {_begun(text)}: not an expression, or one too deep") from None
+    _check(tree, text, 0)
+    return _Comparisons().visit(copy.deepcopy(tree)) if "Eq(" in text or "Ne(" in text else tree
 
 
 class _Comparisons(ast.NodeTransformer):
@@ -124,43 +118,73 @@ class _Comparisons(ast.NodeTransformer):
 
     def visit_Call(self, node: ast.Call) -> ast.expr:
         self.generic_visit(node)
-        operator = {"Eq": ast.Eq, "Ne": ast.NotEq}.get(getattr(node.func, "id", ""))
-        if operator is None or len(node.args) != 2:
-            return node
-        return ast.Compare(node.args[0], [operator()], [node.args[1]])
+        operator = _EQUALITIES.get(getattr(node.func, "id", ""))
+        return node if operator is None else ast.Compare(node.args[0], [operator()], [node.args[1]])
 
 
-def _check(node: ast.expr, text: str) -> None:
+_EQUALITIES: dict[str, type[ast.cmpop]] = {"Eq": ast.Eq, "Ne": ast.NotEq}
+
+
+@kept_by_length
+def normal(text: str) -> str:
+    """Return a text as ``ast.unparse`` writes its tree; raises as ``parse`` does."""
+    return ast.unparse(parse(text))
+
+
+def written(tree: ast.expr) -> str:
+    """Return the text of a tree of permitted operations, which is normal; raises ``GraphError`` if it is too large."""
+    text = ast.unparse(tree)
+    parse(text)
+    return text
+
+
+def _begun(text: str) -> str:
+    """Return a text as a message shows it, a long one by its beginning."""
+    return repr(text) if len(text) <= _SHOWN else f"{text[:_SHOWN]!r}…"
+
+
+def _check(node: ast.expr, text: str, depth: int) -> None:
     """Raise unless ``node`` consists of permitted operations."""
+    if depth > _DEEPEST:
+        raise GraphError(f"size expression of more than {_DEEPEST} operations in one another: {_begun(text)}")
+    if not _permitted(node):
+        raise GraphError(f"cannot read the size {_begun(text)}: {_begun(ast.unparse(node))} is not size arithmetic")
+    for operand in _operands(node):
+        _check(operand, text, depth + 1)
+
+
+def _permitted(node: ast.expr) -> bool:
+    """Return True for a permitted operation, whatever its operands are."""
     if isinstance(node, ast.Constant):
-        permitted = isinstance(node.value, int | float) and math.isfinite(node.value)
-        children: list[ast.expr] = []
-    elif isinstance(node, ast.Name):
-        permitted, children = True, []
-    elif isinstance(node, ast.BinOp):
+        return isinstance(node.value, int | float) and math.isfinite(node.value)
+    if isinstance(node, ast.BinOp):
         if isinstance(node.op, ast.Pow):
             exponent = node.right.value if isinstance(node.right, ast.Constant) else None
-            permitted = isinstance(exponent, int) and 0 <= exponent <= _MAX_EXPONENT
-        else:
-            permitted = type(node.op) in _BINARY
-        children = [node.left, node.right]
-    elif isinstance(node, ast.UnaryOp):
-        permitted, children = isinstance(node.op, ast.USub | ast.Not), [node.operand]
-    elif isinstance(node, ast.Compare):
-        permitted = all(type(operator) in _COMPARE for operator in node.ops)
-        children = [node.left, *node.comparators]
-    elif isinstance(node, ast.BoolOp):
-        permitted, children = True, list(node.values)
-    elif isinstance(node, ast.Call):
-        function = _FUNCTIONS.get(node.func.id) if isinstance(node.func, ast.Name) else None
-        permitted = function is not None and not node.keywords and function.operands in (None, len(node.args))
-        permitted, children = permitted and bool(node.args), list(node.args)
-    else:
-        permitted, children = False, []
-    if not permitted:
-        raise GraphError(f"cannot read the size {text!r}: {ast.unparse(node)!r} is not size arithmetic")
-    for child in children:
-        _check(child, text)
+            return isinstance(exponent, int) and 0 <= exponent <= _MAX_EXPONENT
+        return type(node.op) in _BINARY
+    if isinstance(node, ast.UnaryOp):
+        return isinstance(node.op, ast.USub | ast.Not)
+    if isinstance(node, ast.Compare):
+        return all(type(operator) in _COMPARE for operator in node.ops)
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.args and not node.keywords:
+        if node.func.id in _EQUALITIES:
+            return len(node.args) == 2
+        function = _FUNCTIONS.get(node.func.id)
+        return function is not None and function.operands in (None, len(node.args))
+    return isinstance(node, ast.Name | ast.BoolOp)
+
+
+def _operands(node: ast.expr) -> list[ast.expr]:
+    """Return what the operation at the top of a tree takes."""
+    if isinstance(node, ast.BinOp):
+        return [node.left, node.right]
+    if isinstance(node, ast.UnaryOp):
+        return [node.operand]
+    if isinstance(node, ast.Compare):
+        return [node.left, *node.comparators]
+    if isinstance(node, ast.BoolOp):
+        return node.values
+    return node.args if isinstance(node, ast.Call) else []
 
 
 def evaluate(node: ast.expr, sizes: Mapping[str, int]) -> Number:
@@ -196,8 +220,13 @@ def evaluate(node: ast.expr, sizes: Mapping[str, int]) -> Number:
 
 def names(node: ast.expr) -> set[str]:
     """Return the names of input sizes in a tree."""
-    called = {id(call.func) for call in ast.walk(node) if isinstance(call, ast.Call)}
-    return {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and id(n) not in called}
+    found, waiting = set(), [node]
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, ast.Name):
+            found.add(each.id)
+        waiting += _operands(each)
+    return found
 
 
 def substituted(node: ast.expr, trees: Mapping[str, ast.expr]) -> ast.expr:
@@ -239,6 +268,18 @@ def kind(node: ast.expr) -> str:
         found = [kind(argument) for argument in node.args[1 if node.func.id == "Where" else 0 :]]
         return own or next((each for each in (DOUBLE, SINGLE, WHOLE) if each in found), CONDITION)
     return WHOLE
+
+
+@kept_by_length
+def kind_of_text(text: str) -> str:
+    """Return the kind of the values of a text's tree."""
+    return kind(parse(text))
+
+
+@kept_by_length
+def names_of_text(text: str) -> frozenset[str]:
+    """Return the names of input sizes in a text."""
+    return frozenset(names(parse(text)))
 
 
 _ROUNDING = frozenset(
@@ -307,7 +348,7 @@ def _limits_of_call(function: str, operands: list[Limits]) -> Limits:
     return (low if math.isinf(low) else math.floor(low)), (high if math.isinf(high) else math.ceil(high))
 
 
-@lru_cache(maxsize=4096)
+@kept_by_length
 def bounds(text: str) -> Limits:
     """Return the limits of a tree, of whole numbers those that relaxing its quotients proves as well.
 

@@ -12,7 +12,8 @@ import math
 from collections import Counter
 from collections.abc import Mapping
 from fractions import Fraction
-from functools import lru_cache
+
+from convoxel.graph.ir.text_cache import kept_by_length
 
 Terms = dict[tuple[str, ...], int]
 """Coefficient of every product of names or quotients; the empty product is the constant."""
@@ -22,6 +23,12 @@ Relaxed = dict[tuple[str, ...], Fraction]
 
 
 _LONGEST_QUOTIENT = 64
+
+
+@kept_by_length
+def syntax(text: str) -> ast.expr:
+    """Return Python's syntax tree of an expression, which must not be changed."""
+    return ast.parse(text, mode="eval").body
 
 
 def add(a: str | int, b: str | int, sign: int = 1) -> str:
@@ -157,9 +164,10 @@ def _relaxed(terms: Mapping[tuple[str, ...], int | Fraction], sign: int) -> Rela
     return found
 
 
+@kept_by_length
 def _quotient(text: str) -> tuple[str, int] | None:
     """Return x and b of an ⌊x / b⌋."""
-    tree = ast.parse(text, mode="eval").body
+    tree = syntax(text)
     if isinstance(tree, ast.BinOp) and isinstance(tree.op, ast.FloorDiv) and isinstance(tree.right, ast.Constant):
         divisor = tree.right.value
         return (ast.unparse(tree.left), divisor) if isinstance(divisor, int) and divisor > 0 else None
@@ -191,9 +199,9 @@ def _terms(value: str | int) -> Terms:
     return {(): value} if isinstance(value, int) else _parsed(value)
 
 
-@lru_cache(maxsize=4096)
+@kept_by_length
 def _parsed(text: str) -> Terms:
-    return _read(ast.parse(text, mode="eval").body)
+    return _read(syntax(text))
 
 
 def _read(node: ast.expr) -> Terms:

@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 from typing import Any
 
 from convoxel.errors import GraphError
@@ -36,7 +37,7 @@ class Size:
     text: str
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "text", ast.unparse(expression.parse(self.text)))
+        object.__setattr__(self, "text", expression.normal(self.text))
 
     @property
     def tree(self) -> ast.expr:
@@ -46,7 +47,7 @@ class Size:
     @property
     def kind(self) -> str:
         """The type of its values: "int64", or what a network makes of a size: "float32", "float64", "bool"."""
-        return expression.kind(self.tree)
+        return expression.kind_of_text(self.text)
 
     def number(self, sizes: Mapping[str, int]) -> int | float | bool:
         """Return what the expression is for ``sizes`` (name → axis length), by its kind."""
@@ -84,7 +85,7 @@ class Size:
 
     def names(self) -> frozenset[str]:
         """Return the names of the input sizes that occur."""
-        return frozenset(expression.names(self.tree))
+        return expression.names_of_text(self.text)
 
     def substituted(self, sizes: Mapping[str, Size]) -> Size:
         """Return the expression with sizes in the place of its names."""
@@ -105,28 +106,28 @@ class Size:
     # as larger than every number, and as neither smaller nor larger than another open size; ``compare`` is exact.
 
     def __add__(self, other: Scalar) -> Any:
-        return _arithmetic(ast.Add(), self, other)
+        return _arithmetic("+", self, other)
 
     def __radd__(self, other: Scalar) -> Any:
-        return _arithmetic(ast.Add(), other, self)
+        return _arithmetic("+", other, self)
 
     def __sub__(self, other: Scalar) -> Any:
-        return _arithmetic(ast.Sub(), self, other)
+        return _arithmetic("-", self, other)
 
     def __rsub__(self, other: Scalar) -> Any:
-        return _arithmetic(ast.Sub(), other, self)
+        return _arithmetic("-", other, self)
 
     def __mul__(self, other: Scalar) -> Any:
-        return _arithmetic(ast.Mult(), self, other)
+        return _arithmetic("*", self, other)
 
     def __rmul__(self, other: Scalar) -> Any:
-        return _arithmetic(ast.Mult(), other, self)
+        return _arithmetic("*", other, self)
 
     def __floordiv__(self, other: Scalar) -> Any:
-        return _arithmetic(ast.FloorDiv(), self, other)
+        return _arithmetic("//", self, other)
 
     def __rfloordiv__(self, other: Scalar) -> Any:
-        return _arithmetic(ast.FloorDiv(), other, self)
+        return _arithmetic("//", other, self)
 
     def __mod__(self, other: Scalar) -> Any:
         return _of(ast.BinOp(self.tree, ast.Mod(), _tree(other)))
@@ -135,7 +136,7 @@ class Size:
         return _of(ast.BinOp(_tree(other), ast.Mod(), self.tree))
 
     def __neg__(self) -> Any:
-        return _arithmetic(ast.Mult(), self, -1)
+        return _arithmetic("*", self, -1)
 
     def __lt__(self, other: Any) -> bool:
         return False
@@ -205,42 +206,53 @@ def _tree(value: Scalar) -> ast.expr:
 def _of(tree: ast.expr) -> Any:
     """Return what a tree is: a size, or a number where nothing in it is open."""
     if expression.names(tree):
-        return Size(ast.unparse(tree))
+        return _normal(expression.written(tree))
     value = expression.evaluate(tree, {})
     return {WHOLE: int, CONDITION: bool}.get(expression.kind(tree), float)(value)
+
+
+def _normal(text: str) -> Size:
+    """Return the size of a text that is in normal form, which is not checked a second time."""
+    size = object.__new__(Size)
+    object.__setattr__(size, "text", text)
+    return size
 
 
 def _call(function: str, *operands: Scalar) -> Any:
     return _of(expression.call(function, *map(_tree, operands)))
 
 
-def _arithmetic(operator: ast.operator, a: Scalar, b: Scalar) -> Any:
+_SYMBOLS: dict[str, type[ast.operator]] = {"+": ast.Add, "-": ast.Sub, "*": ast.Mult, "/": ast.Div, "//": ast.FloorDiv}
+
+
+@lru_cache(maxsize=1024, typed=True)  # layers of a network repeat what others compute
+def _arithmetic(symbol: str, a: Scalar, b: Scalar) -> Any:
     """Return a ∘ b: whole sizes in normal form, floats rounded as their type rounds."""
     kinds = {kind_of(a), kind_of(b)}
     if SINGLE in kinds or DOUBLE in kinds:
-        return _rounded(operator, a, b, SINGLE if SINGLE in kinds else DOUBLE)
+        return _rounded(symbol, a, b, SINGLE if SINGLE in kinds else DOUBLE)
     left, right = (value.text if isinstance(value, Size) else int(value) for value in (a, b))
-    if isinstance(operator, ast.Mult):
+    if symbol == "*":
         text = polynomial.multiply(left, right)
-    elif isinstance(operator, ast.FloorDiv):
+    elif symbol == "//":
         text = polynomial.floor_divide(left, right)
     else:
-        text = polynomial.add(left, right, 1 if isinstance(operator, ast.Add) else -1)
+        text = polynomial.add(left, right, 1 if symbol == "+" else -1)
     try:
         return int(text)
     except ValueError:
         return Size(text)
 
 
-def _rounded(operator: ast.operator, a: Scalar, b: Scalar, kind: str) -> Any:
+def _rounded(symbol: str, a: Scalar, b: Scalar, kind: str) -> Any:
     """Return a ∘ b as a float of a kind.
 
     Sums, differences and products of whole numbers are whole: exact, as long as they stay below 2²⁴ (2⁵³).
     """
     whole = _whole(a), _whole(b)
-    if isinstance(operator, ast.Add | ast.Sub | ast.Mult) and whole[0] is not None and whole[1] is not None:
-        return as_float(_arithmetic(operator, whole[0], whole[1]), kind)
-    exact = _of(ast.BinOp(_tree(a), operator, _tree(b)))
+    if symbol in ("+", "-", "*") and whole[0] is not None and whole[1] is not None:
+        return as_float(_arithmetic(symbol, whole[0], whole[1]), kind)
+    exact = _of(ast.BinOp(_tree(a), _SYMBOLS[symbol](), _tree(b)))
     return _call("Float32", exact) if kind == SINGLE else exact
 
 
@@ -272,7 +284,7 @@ def _quotient(value: Size) -> tuple[Extent, Extent] | None:
     dividend, divisor = _whole(left), _whole(right)
     if isinstance(tree.op, ast.Mult) and dividend is not None and isinstance(right, float):
         over, under = right.as_integer_ratio()
-        return (_arithmetic(ast.Mult(), dividend, over), under) if abs(over) <= most else None
+        return (_arithmetic("*", dividend, over), under) if abs(over) <= most else None
     if isinstance(tree.op, ast.Div) and dividend is not None and divisor is not None and least(divisor) >= 1:
         return dividend, divisor
     return None
@@ -308,9 +320,6 @@ def as_whole(value: Scalar) -> Any:
     return as_whole(round_down(value)) if least(value) >= 0 else _call("TruncToInt", value)
 
 
-_SYMBOLS: dict[str, ast.operator] = {"+": ast.Add(), "-": ast.Sub(), "*": ast.Mult(), "/": ast.Div()}
-
-
 def arithmetic(symbol: str, a: Scalar, b: Scalar, kind: str) -> Any:
     """Return a sum, difference, product or (of floats) quotient in numbers of a kind.
 
@@ -318,8 +327,8 @@ def arithmetic(symbol: str, a: Scalar, b: Scalar, kind: str) -> Any:
     (Float32(Float32(h) / 16.0), -h + 1)
     """
     if kind not in (SINGLE, DOUBLE):
-        return _arithmetic(_SYMBOLS[symbol], a, b)
-    return _rounded(_SYMBOLS[symbol], as_float(a, kind), as_float(b, kind), kind)
+        return _arithmetic(symbol, a, b)
+    return _rounded(symbol, as_float(a, kind), as_float(b, kind), kind)
 
 
 def round_down(value: Scalar) -> Any:
@@ -380,11 +389,14 @@ def smaller(a: Scalar, b: Scalar) -> Any:
 
 
 def _one_of(function: str, operator: str, a: Scalar, b: Scalar) -> Any:
-    for one, other in ((a, b), (b, a)):
-        found = compare(operator, one, other)
-        if not isinstance(found, Size):
+    for symbol, one, other in ((operator, a, b), (_OPPOSITE[operator], b, a)):
+        found = _proved(symbol, a, b)
+        if found is not None:
             return one if found else other
     return _call(function, a, b)
+
+
+_OPPOSITE = {">=": "<=", "<=": ">="}
 
 
 def absolute(value: Scalar) -> Any:
@@ -410,15 +422,21 @@ def compare(operator: str, a: Scalar, b: Scalar) -> Any:
     >>> compare("==", Size("h"), -1), compare(">", Size("2*h"), Size("h")), compare("==", Size("h"), 3)
     (False, True, h == 3)
     """
-    condition = ast.Compare(_tree(a), [_OPERATORS[operator]], [_tree(b)])
-    if {kind_of(a), kind_of(b)} <= {WHOLE, CONDITION} and expression.names(condition):
-        difference: Any = a - b
-        low, high = (difference,) * 2 if isinstance(difference, int) else expression.bounds(difference.text)
-        signs = [sign for sign, seen in ((-1, low < 0), (0, low <= 0 <= high), (1, high > 0)) if seen]
-        truths = {bool(_of(ast.Compare(_tree(sign), condition.ops, [_tree(0)]))) for sign in signs}
-        if len(truths) == 1:
-            return truths.pop()
-    return _of(condition)
+    found = _proved(operator, a, b)
+    return _of(ast.Compare(_tree(a), [_OPERATORS[operator]], [_tree(b)])) if found is None else found
+
+
+def _proved(operator: str, a: Scalar, b: Scalar) -> bool | None:
+    """Return whether a comparison holds; None if that is the sizes' to say."""
+    if not isinstance(a, Size) and not isinstance(b, Size):
+        return bool(_of(ast.Compare(_tree(a), [_OPERATORS[operator]], [_tree(b)])))
+    if not {kind_of(a), kind_of(b)} <= {WHOLE, CONDITION}:
+        return None
+    difference: Any = a - b
+    low, high = expression.bounds(difference.text) if isinstance(difference, Size) else (difference, difference)
+    signs = [sign for sign, seen in ((-1, low < 0), (0, low <= 0 <= high), (1, high > 0)) if seen]
+    truths = {bool(_of(ast.Compare(_tree(sign), [_OPERATORS[operator]], [_tree(0)]))) for sign in signs}
+    return truths.pop() if len(truths) == 1 else None
 
 
 def both(a: Scalar, b: Scalar) -> Any:

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from convoxel.errors import ConfigError, GraphError, ShapeError
+from convoxel.errors import ConfigError, GraphError, ShapeError, UnsupportedError
 from convoxel.files.values import Array, Options
 from convoxel.graph.ir.graph import Value
 from convoxel.graph.ir.size import Extents, Size
@@ -37,20 +38,26 @@ _FREE_RESULT, _RESULT_GROWTH = 2**27, 2**12
 # What repeats one number takes memory only where weights are packed.
 _FREE_BYTES, _BYTES_GROWTH, _REPEATED_BYTES = 2**27, 16, 2**30
 _SIZE_BYTES = 64  # of an open size in an array of objects
+# Work on an open size takes time by its length, 5 µs a character. Exports of drawn networks write 8 000 characters at
+# most, and 200 for each operator.
+_FREE_CHARACTERS, _CHARACTERS_A_STEP = 2**15, 2**8
 
 
 @dataclass
 class Budget:
-    """Limits of the memory that a model may claim: of each result, and of all that is computed while it is read.
+    """Limits of the memory and time that a model may claim: of each result, and of all that reading it computes.
 
     ``held`` are elements of inputs (an open size counts as 1) and of the file's tensors, ``held_bytes`` their bytes,
-    ``made_bytes`` those of all constants that were computed from them, ``repeated_bytes`` those of one number repeated.
+    ``made_bytes`` those of all constants that were computed from them, ``repeated_bytes`` those of one number repeated,
+    ``characters`` those of all open sizes that ``steps`` operators were computed with.
     """
 
     held: int = 0
     held_bytes: int = 0
     made_bytes: int = 0
     repeated_bytes: int = 0
+    characters: int = 0
+    steps: int = 0
 
     def hold(self, shape: Extents, dtype: str) -> None:
         """Count an input, or a tensor of the file."""
@@ -66,6 +73,16 @@ class Budget:
         """Count a constant that repeats one number, or raise ``NotNative``."""
         self.repeated_bytes += least(shape) * _itemsize(dtype)
         self._check(shape, self.repeated_bytes, max(_REPEATED_BYTES, _BYTES_GROWTH * self.held_bytes))
+
+    def write(self, sizes: Iterable[Any]) -> None:
+        """Count the open sizes among those of an operator; raise ``UnsupportedError`` if all take too long."""
+        self.characters += sum(len(size.text) for size in sizes if isinstance(size, Size))
+        most = max(_FREE_CHARACTERS, _CHARACTERS_A_STEP * self.steps)
+        if self.characters > most:
+            raise UnsupportedError(
+                f"load: {self.steps} operators of the model compute with open sizes of {self.characters} characters; "
+                f"at most {most} are read. Export the model with fixed sizes."
+            )
 
     def _check(self, shape: Extents, made: int, most: int) -> None:
         if made > most:
@@ -88,14 +105,13 @@ def _itemsize(dtype: str) -> int:
 
 def least(shape: Extents) -> int:
     """Return how many elements a shape has where every open size is 1."""
-    return math.prod(max(_at_one(extent), 1) for extent in shape)
+    return math.prod(max(_at_one(extent) if isinstance(extent, Size) else int(extent), 1) for extent in shape)
 
 
-def _at_one(extent: Any) -> int:
-    if not isinstance(extent, Size):
-        return int(extent)
+@lru_cache(maxsize=1024)
+def _at_one(size: Size) -> int:
     try:
-        return extent.value(dict.fromkeys(extent.names(), 1))
+        return size.value(dict.fromkeys(size.names(), 1))
     except GraphError:  # no whole number there
         return 1
 
@@ -201,6 +217,7 @@ class Call:
         self, operator: str, *operands: Tensor | None, dtypes: Sequence[str | None], **attributes: Any
     ) -> list[Any]:
         """Return as many results as there are ``dtypes``."""
+        self.budget.steps += 1
         present = [operand for operand in operands if operand is not None]
         types = [d or (dtype_of(present[0]) if present else "float32") for d in dtypes]
         row = OPERATORS[operator]
@@ -234,6 +251,7 @@ class Call:
             raise GraphError(f"load: {self.operator} {self.name}: {reason}") from None
         for shape in found[: len(types)]:
             self.budget.allow(shape)
+            self.budget.write(shape)
         return list(self.reader.add(operator, self.name, names, found[: len(types)], types, **attributes))
 
     def _computed(
@@ -251,6 +269,9 @@ class Call:
             self.budget.make(shape, value.dtype)
         if sized and operator not in sizes.MOVES:
             typed = dtype_of(operands[1 if operator == "select" else 0])
+            for operand in operands:
+                if operand is not None:
+                    self.budget.write(operand.reshape(-1))
             found = sizes.compute(operator, operands, attributes, typed, self.reader.lengths)
             return None if found is None else [sizes.settled(found, types[0])]
         host = OPERATORS[operator].host
