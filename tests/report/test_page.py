@@ -327,6 +327,10 @@ def test_chart_places_points_and_chooses_the_axis() -> None:
     (x0, y0), (x1, y1), (x2, y2) = points([Curve("", [(0.0, 0.1), (5.0, 1.0), (10.0, 10.0)], RATE)], logarithmic=True)
     assert x1 - x0 == pytest.approx(x2 - x1, abs=0.2) and y0 - y1 == pytest.approx(y1 - y2, abs=0.2)
     assert 0 < y2 < y0 < 290 and 0 < x0 < x2 < 480
+    exploded = [Curve("", [(0.0, 0.7), (5.0, 1.1e20), (10.0, 1.7e40)], RATE)]  # 0.7, and √(0.7 · 1.7e40)
+    (_, y0), (_, y1), (_, y2) = points(exploded, logarithmic=True)
+    assert y0 - y1 == pytest.approx(y1 - y2, abs=0.5) and 0 < y2 < y0 < 290
+    assert points([Curve("", [(0.0, 1e-45), (5.0, 1.0), (10.0, 3.4e38)], RATE)], logarithmic=True)
     assert "nan" not in line_chart("T", [Curve("", [(0.0, 0.0)], RATE)], "x").svg()
     (_, high), (_, low) = points([Curve("", [(0.0, 0.95), (1.0, 0.94)], RATE)], share=True)
     assert 0 < low - high < 3  # shares stand between 0 and 1: a hundredth is a hundredth of the axis

@@ -303,7 +303,16 @@ def test_a_loss_that_diverges_is_told_once() -> None:
     assert len(caught) == 1 and list(found.warnings) == ["loss"]
 
 
-@pytest.mark.parametrize("course", ["falls", "stays", "wavers", "ends low"])
+def test_a_loss_that_explodes_at_once_is_told() -> None:
+    found, watch = state(), LossWatch()
+    for loss in (0.7, 9.0, 60.0):
+        watch.add(found, loss, 90.0)
+    assert not found.warnings  # two steps may be a wave
+    with pytest.warns(RuntimeWarning, match=r"diverges: it began at 0.7 and is 6.14e\+03 at step 7.*it is 90\)"):
+        watch.add(found, 6143.0, 90.0)
+
+
+@pytest.mark.parametrize("course", ["falls", "stays", "wavers", "ends low", "begins low"])
 def test_a_loss_that_does_not_diverge_is_left_alone(course: str) -> None:
     rng = np.random.default_rng(0)
     noise = rng.lognormal(0, 0.4, 400)
@@ -311,6 +320,7 @@ def test_a_loss_that_does_not_diverge_is_left_alone(course: str) -> None:
         "falls": 2.0 * 0.99 ** np.arange(400) * noise,
         "stays": 0.7 * noise,
         "wavers": (1.0 + 0.5 * np.sin(np.arange(400) / 9)) * noise,
+        "begins low": np.where(np.arange(400) == 0, 0.02, 0.3 * noise),
         "ends low": np.where(np.arange(400) < 40, 2.0, 0.01) * noise**2,
     }[course]
     watch, found = LossWatch(), state()

@@ -5,6 +5,7 @@ Lines differ by marker and dash as well as by colour.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -225,9 +226,10 @@ def _note(row: Mapping[str, object], metric_name: str) -> str:
 def _vertical(ys: Sequence[float], logarithmic: bool, share: bool) -> Axis:
     low, high = min(ys), max(ys)
     if logarithmic and low > 0 and high / low > 5:
-        steps = [m * 10.0**e for e in range(-12, 13) for m in (1, 2, 5)]
-        first = max(s for s in steps if s <= low * 1.0001)
-        last = min(s for s in steps if s >= high * 0.9999)
+        powers = range(math.floor(math.log10(low)), math.floor(math.log10(high)) + 1)  # of a loss that diverges, too
+        steps = [factor * 10.0**power for power in powers for factor in (1, 2, 5, 10)]
+        first = max(step for step in steps if step <= low * 1.0001)
+        last = min(step for step in steps if step >= high * 0.9999)
         return Axis(first, last, power_ticks(first, last, 9), logarithmic=True)
     if share and low >= 0 and high <= 1:
         return round_axis(0.0, 1.0, 5)  # a part of it would show noise as progress

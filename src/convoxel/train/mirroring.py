@@ -22,7 +22,12 @@ from convoxel.train.label_survey import LabelSurvey
 # half of them. One class alone says less, since a few organs at random places may share a side: nine of ten cases.
 _MOST, _NEARLY_ALL, _FEWEST = 2 / 3, 0.9, 3
 _ASIDE = 0.1  # of the image: a middle that is cut out less exactly than that is still a middle
-_SIDES = ({"left", "right"}, {"l", "r"}, {"lh", "rh"}, {"lt", "rt"})
+_SIDES = ({"left", "right"}, {"l", "r"}, {"lh", "rh"}, {"lt", "rt"}, {"sin", "dex"}, {"g", "d"}, {"izq", "der"})
+# Whole words for sides: of English, Latin, German, French, Spanish, Italian, Portuguese, Dutch.
+_PLAIN = re.compile(
+    "left|right|sinist(er|ra|rum)|dext(er|ra|rum)|link(s|e[nrms]?)|recht(s|e[nrms])|gauches?|droite?s?|"
+    "(izquierd|derech)[oa]s?|sinistr[oaie]|destr[oaie]|(esquerd|direit)[oa]s?"
+)
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 
 
@@ -76,15 +81,16 @@ def _named_by_side(classes: Sequence[str]) -> list[str]:
 
     >>> _named_by_side(["background", "LeftKidney", "kidney right", "bright spot"])
     ['LeftKidney', 'kidney right']
+    >>> _named_by_side(["Niere_links", "rein droit", "rechteck", "direction"])
+    ['Niere_links', 'rein droit']
     >>> _named_by_side(["lung_L", "lung_R", "L1"]), _named_by_side(["R", "S"])
     (['lung_L', 'lung_R'], [])
     """
     words = [tuple(word.lower() for word in _WORD.findall(name)) for name in classes]
-    plain = _SIDES[0]
     found = []
     for name, own in zip(classes, words, strict=True):
         swapped = {tuple(_other(word) for word in own)} - {own}
-        if plain & set(own) or swapped & set(words):
+        if any(map(_PLAIN.fullmatch, own)) or swapped & set(words):
             found.append(name)
     return found[:4]
 

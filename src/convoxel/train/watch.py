@@ -16,22 +16,30 @@ from convoxel.train.training_state import TrainingState
 
 # Of the running mean of the loss: it follows about the last 20 steps, and is judged from 40 on.
 _FOLLOWS, _JUDGED = 20, 40
+# A loss so many times the first one is not a wave: an untrained network knows nothing, and pretrained ones begin low.
+_GROWN, _LEAST_FIRST, _IN_A_ROW = 10.0, 0.1, 3
 
 
 class LossWatch:
     """Notices a training loss that rises again, by its running mean.
 
-    It diverges when it has lost more than half of what it had gained and is above twice its lowest. A loss that falls,
-    stays or wavers does neither.
+    It diverges when it has lost more than half of what it had gained and is above twice its lowest, or
+    when three steps in a row are above ten times the first. A loss that falls, stays or wavers does neither.
     """
 
     def __init__(self) -> None:
         self._count, self._mean, self._first, self._lowest = 0, 0.0, 0.0, math.inf
+        self._begun, self._recent = 0.0, [0.0] * _IN_A_ROW
 
     def add(self, state: TrainingState, loss: float, rate: float) -> None:
         """Take the loss of a step into account; ``rate`` is the learning rate that its warning names."""
         self._count += 1
         self._mean += (loss - self._mean) / min(self._count, _FOLLOWS)
+        if self._count == 1:
+            self._begun = max(loss, _LEAST_FIRST)
+        self._recent = [*self._recent[1:], loss]
+        if min(self._recent) > _GROWN * self._begun:
+            self._tell(state, rate, f"it began at {self._begun:.3g} and is {loss:.3g}")
         if self._count == _FOLLOWS:
             self._first = self._mean
         if self._count < _FOLLOWS:
@@ -39,12 +47,12 @@ class LossWatch:
         self._lowest = min(self._lowest, self._mean)
         limit = max(2 * self._lowest, (self._first + self._lowest) / 2)
         if self._count >= _JUDGED and self._mean > limit:
-            tell(
-                state,
-                "loss",
-                f"train: the loss diverges: its mean of {_FOLLOWS} steps fell to {self._lowest:.3g} and is "
-                f"{self._mean:.3g} at step {state.step}. Lower learning_rate (it is {rate:.3g}) or set clip.",
-            )
+            fell = f"its mean of {_FOLLOWS} steps fell to {self._lowest:.3g} and is {self._mean:.3g}"
+            self._tell(state, rate, fell)
+
+    def _tell(self, state: TrainingState, rate: float, fact: str) -> None:
+        advice = f"Lower learning_rate (it is {rate:.3g}) or set clip."
+        tell(state, "loss", f"train: the loss diverges: {fact} at step {state.step}. {advice}")
 
 
 def watch_classes(state: TrainingState, found: Metrics, classes: Sequence[str], done: bool = False) -> None:
