@@ -59,8 +59,8 @@ def environment(work: Path, packages: Path) -> dict[str, str]:
     folders = {f"nnUNet_{name}": str(work / name) for name in ("raw", "preprocessed", "results")}
     return {
         **os.environ,
-        **folders,
         **generic_unet.environment(work),
+        **folders,  # both versions call one of their folders nnUNet_preprocessed
         "NNUNET_PACKAGES": str(packages),
         "nnUNet_def_n_proc": "2",
         "nnUNet_n_proc_DA": "1",
@@ -114,6 +114,7 @@ def make(given: argparse.Namespace) -> None:
     first = [name for name in given.only or NAMES if name in generic_unet.NETWORKS]
     if first:
         generic_unet.make(given, first)
+        os.environ.update(environment(given.work, given.packages))
     if given.only and len(first) == len(given.only):
         copy_tests(given)
         return

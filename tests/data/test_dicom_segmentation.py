@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +152,29 @@ def test_what_is_no_label_is_refused(tmp_path: Path) -> None:
         identification = found.PerFrameFunctionalGroupsSequence[0].SegmentIdentificationSequence
         identification[0].ReferencedSegmentNumber = 9
 
+    def shared(sequence: str, name: str, value: Any) -> Any:
+        def change(found: Any) -> None:
+            setattr(found.SharedFunctionalGroupsSequence[0][sequence][0], name, value)
+
+        return change
+
+    def numbers(found: Any) -> None:
+        found.SegmentationType, found.BitsAllocated, found.BitsStored, found.HighBit = "LABELMAP", 8, 8, 7
+        found.PixelData = b"\7" * (found.Rows * found.Columns * int(found.NumberOfFrames))
+
+    def far_apart(found: Any) -> None:
+        first = found.PerFrameFunctionalGroupsSequence[0]
+        found.NumberOfFrames = 2
+        second = copy.deepcopy(first)
+        second.PlanePositionSequence[0].ImagePositionPatient = [0, 0, 60_000]
+        first.PlanePositionSequence[0].ImagePositionPatient = [0, 0, 0]
+        found.PerFrameFunctionalGroupsSequence = [first, second]
+        shared("PlaneOrientationSequence", "ImageOrientationPatient", [1, 0, 0, 0, 1, 0])(found)
+        for name in ("SliceThickness", "SpacingBetweenSlices"):
+            shared("PixelMeasuresSequence", name, 1)(found)
+        found.Rows = found.Columns = 128
+        found.PixelData = bytes(128 * 128 * 2 // 8)
+
     def set_to(**elements: Any) -> Any:
         return lambda found: [setattr(found, name, value) for name, value in elements.items()]
 
@@ -162,9 +186,16 @@ def test_what_is_no_label_is_refused(tmp_path: Path) -> None:
         ("more", set_to(NumberOfFrames=4000), "claims"),
         ("cut", set_to(PixelData=b"\1\1"), "2 bytes of planes"),
         ("bits", set_to(BitsAllocated=8, BitsStored=8), "8 bits"),
+        # every pixel on one voxel, or on every second one
+        ("point", shared("PixelMeasuresSequence", "PixelSpacing", ["1e-300", "1"]), "beside its image"),
+        ("turn", shared("PlaneOrientationSequence", "ImageOrientationPatient", [0] * 6), "beside its image"),
+        ("coarse", shared("PixelMeasuresSequence", "PixelSpacing", [0.001, 0.001]), "beside its image"),
+        ("numbers", numbers, "segment 7, which is not declared"),
     ):
         false = forged(f"{name}.dcm", change)
         refused(lambda false=false: read_label(false, 3, grid), false, word)  # type: ignore[misc]
+    false = forged("far.dcm", far_apart)  # empty planes in between would be a gigabyte
+    refused(lambda: read_label(false), false, "span a volume of 938 MiB")
     target = tmp_path / "x.seg.dcm"
     refused(lambda: data.write_label(target, np.ones((3, 3, 3))), target, "no DICOM series")
     contours = dicom_files.image(VOLUME[0], SOPClassUID="1.2.840.10008.5.1.4.1.1.481.3")

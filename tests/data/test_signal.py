@@ -186,6 +186,9 @@ def test_recordings_that_are_refused(tmp_path: Path) -> None:
         (whole[:236] + b"nan     " + whole[244:], "records: b'nan     '"),
         (whole[:252] + b"9999" + whole[256:], "9999 channels"),
         (b"1" + whole[1:], "no EDF or BDF"),
+        (whole[:244] + b"1_0     " + whole[252:], "duration: b'1_0     '"),
+        (whole[:244] + b"1e-99999" + whole[252:], "seconds between two values"),
+        (whole[:244] + b"1e308   " + whole[252:], "records of b'1e308   ' seconds"),
     ):
         path.write_bytes(content)
         refused(lambda: data.read_image(path), path, word)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import io
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,6 +38,7 @@ from convoxel.data.voxel_layout import LPS_TO_RAS, patient_affine
 from convoxel.errors import ConvoxelError, UnsupportedError
 from convoxel.files.fault import brief, fault, plural, shown
 from convoxel.files.memory import check_memory
+from convoxel.files.stream import FREE_BYTES, MOST_RATIO, file_size
 from convoxel.files.values import Array
 
 _NAMES = [*ELEMENTS, "SegmentSequence", "SegmentationType"]
@@ -68,7 +70,14 @@ def read_header(path: Path) -> Header:
 
 def read_values(path: Path, label: bool) -> tuple[Header, Array]:
     """Return header and class numbers (1, *shape) on the segmentation's own stack of planes."""
-    header, values = read_on(path, read_header(path))
+    found = _read(path)
+    grid = _own_grid(path, found)
+    size, packed = math.prod(grid.shape), file_size(path)
+    if size > max(FREE_BYTES, MOST_RATIO * packed):  # planes between those that are stored are empty
+        came = f"a file of {packed} bytes whose planes span a volume of {size / 2**20:.0f} MiB"
+        expected = f"at most {MOST_RATIO} times the file above {FREE_BYTES // 2**20} MiB"
+        raise fault(path, came, expected, "Read it with its series, or write it again as a label map")
+    header, values = _place(path, found, grid)
     return header, values if label else values.astype(np.float32)
 
 
@@ -78,8 +87,12 @@ def read_on(path: Path, grid: Header) -> tuple[Header, Array]:
     Raises:
         DataError: a plane lies off the grid or between its voxels, segments overlap, or the file is damaged.
     """
-    found = _read(path)
-    check_memory(path, 2 * int(np.prod(grid.shape)))
+    return _place(path, _read(path), grid)
+
+
+def _place(path: Path, found: _Segmentation, grid: Header) -> tuple[Header, Array]:
+    """Return header and class numbers (1, *shape) on a grid, as :func:`read_on` does."""
+    check_memory(path, 2 * math.prod(grid.shape))
     label = np.zeros((*grid.shape, 1, 1)[:3], np.uint8)
     indices = _indices_of_picture(path, found, grid) if grid.affine is None else _indices_of_planes(path, found, grid)
     for number, (where, plane) in enumerate(zip(indices, _planes(path, found), strict=True)):
@@ -157,6 +170,10 @@ def _planes(path: Path, found: _Segmentation) -> Iterator[NDArray[np.uint8]]:
         for values in decode(replace(image, photometric="MONOCHROME2")):
             if values.max() > 255 or not (values == values.astype(np.uint8)).all():
                 raise fault(path, f"segment numbers up to {values.max()}", "numbers up to 255", _MEND)
+            unknown = np.setdiff1d(values.astype(np.uint8), [0, *found.names])
+            if unknown.size:
+                came = f"pixels of segment {unknown[0]}, which is not declared"
+                raise fault(path, came, f"one of {list(found.names)}", _MEND)
             yield values[0].astype(np.uint8)
         return
     with open_elements(path, PIXEL_ELEMENTS) as elements:
@@ -196,7 +213,9 @@ def _indices_of_planes(path: Path, found: _Segmentation, grid: Header) -> Iterat
         matrix[:, 2] += inverse[:3, 3]
         whole = np.rint(np.clip(matrix, -_FAR, _FAR)).astype(np.int64)
         ends = whole @ corners
-        if np.abs((matrix - whole) @ corners).max() > _MOST_OFF or (ends < 0).any() or (ends >= shape).any():
+        steps = np.abs(whole[:, :2])  # from pixel to pixel: to the next voxel, along two axes of the volume
+        inside = (ends >= 0).all() and (ends < shape).all() and np.array_equal(steps.T @ steps, np.eye(2))
+        if not inside or np.abs((matrix - whole) @ corners).max() > _MOST_OFF:
             came = "a plane of the segmentation lies beside its image or between its voxels"
             expected = f"planes on the image's grid, to {_MOST_OFF} voxels"
             raise fault(path, came, expected, "Give the segmentation of this very series, or resample it")

@@ -30,6 +30,7 @@ _COPY = "Copy the file again from its source"
 # Of the numbers whose ratio a channel is resampled by: the filter has ten times as many values on either side.
 _MOST_FACTOR = 100_000
 _MOST_RATE = 10_000_000  # Hz
+_MOST_SECONDS = 1e9  # of a record
 
 
 @dataclass(frozen=True)
@@ -152,7 +153,9 @@ def _open(path: Path) -> _Recording:
     if records < 1 or records * row_bytes > size - begin:
         came = f"the header claims {records} records of {row_bytes} bytes but the file has {size}"
         raise fault(path, came, "at least as many bytes as claimed", "The file is truncated: copy it again")
-    _real(path, head[244:252], "duration")
+    if not -_MOST_SECONDS <= _real(path, head[244:252], "duration") <= _MOST_SECONDS:
+        came = f"records of {brief(head[244:252])} seconds"
+        raise fault(path, came, f"at most {_MOST_SECONDS:g}", _COPY)
     seconds = Fraction(head[244:252].decode("ascii").strip().replace(",", "."))
     return _describe(path, fields, begin, records, width, counts, seconds, _rate(path, wanted))
 
@@ -160,7 +163,7 @@ def _open(path: Path) -> _Recording:
 def _rate(path: Path, text: str) -> Fraction | None:
     """Return the rate in Hz that a path asks for."""
     try:
-        rate = Fraction(text) if text else None
+        rate = Fraction(text if text.isascii() else "") if text else None
     except (ValueError, ZeroDivisionError):
         rate = Fraction(0)
     if rate is not None and not 0 < rate <= _MOST_RATE:
@@ -202,6 +205,9 @@ def _describe(
         ratios = (Fraction(1),) * len(channels)
     else:
         size, step, ratios = *_plan_rate(path, rate, records, seconds), _ratios(path, rate, seconds, counts, channels)
+    if 0 < step < Fraction(1, _MOST_RATE):
+        came = f"{float(step):.3g} seconds between two values"
+        raise fault(path, came, f"at least {1 / _MOST_RATE:g}, or a duration of 0 where it is unknown", _COPY)
     header = Header((size,), len(channels), (float(step),) if step > 0 else None)
     return _Recording(header, begin, records, width, counts, tuple(channels), ratios, tuple(slopes), tuple(intercepts))
 
@@ -246,7 +252,7 @@ def _whole(path: Path, text: bytes, noun: str) -> int:
 
 def _real(path: Path, text: bytes, noun: str) -> float:
     try:
-        number = float(text.decode("ascii").strip().replace(",", "."))
+        number = float(text.decode("ascii").strip().replace(",", ".").replace("_", "?"))  # Python alone reads 1_0
     except ValueError:
         number = math.nan
     if not math.isfinite(number):
