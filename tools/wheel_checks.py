@@ -34,7 +34,7 @@ LACKING = (
     "describe resnet18", "describe net.onnx --shape 2,3,20,18", "models", "compile resnet18", "explore",
     "train classify --data digits --output run", "predict run --input . --output maps",
     "draw conv --size 5x5 --kernel 3 --png conv.png", "draw resize --size 3x3 --to 6x6 --mode linear --svg resize.svg",
-    "export resnet18 -o out.onnx",
+    "export resnet18 -o out.onnx", "serve net.cvx",
 )  # fmt: skip
 EXPRESSIONS = (
     "cx.load('net.onnx')", "cx.nn", "cx.models.build('unet')", "cx.train.load_model('run')", "cx.describe('resnet18')",

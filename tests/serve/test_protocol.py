@@ -111,6 +111,12 @@ def test_results_without_a_number_in_json_are_refused_there() -> None:
     assert np.isnan(np.frombuffer(tail, np.float32)).all()
 
 
+def test_many_results_are_refused_in_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("convoxel.serve.tensor._MOST_IN_JSON", 3)
+    with pytest.raises(Refusal, match=r"output 'y' has 4 numbers; expected at most 3 in JSON"):
+        answered({"inputs": [tensor(X)]})
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [

@@ -176,6 +176,19 @@ def test_bodies_that_wait_are_bounded_together() -> None:
         _until(lambda: service.held == 0)
 
 
+def test_a_client_that_does_not_read_is_cut_off() -> None:
+    limits = Limits(body_bytes=4096, body_s=0.2, body_rate=1e12)
+    model = double(compute=lambda x: np.zeros((8, 2**20), np.float32), joins=False)
+    with serving(model, options=ServerOptions(limits=limits)) as found, found.connect() as client:
+        body, length = binary(X, parameters={"binary_data_output": True})
+        head = f"POST /v2/models/double/infer HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
+        client.sendall(f"{head}Inference-Header-Content-Length: {length}\r\n\r\n".encode() + body)
+        service = found.server.service
+        _until(lambda: service.held > 2**20)  # the answer waits, and counts
+        _until(lambda: service.held == 0)
+        assert len(read_all(client)) < 32 * 2**20
+
+
 def test_bugs_are_told_without_details(capfd: pytest.CaptureFixture[str]) -> None:
     def fail(x: Any) -> Any:
         raise RuntimeError("secret")

@@ -11,8 +11,7 @@ import json
 import sys
 import time
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -65,9 +64,9 @@ class Service:
         queue: the requests that wait.
         metrics: figures.
         limits: of requests.
-        held_bytes: the most bytes of bodies that are held at once.
+        held_bytes: the most bytes of bodies and answers that are held at once.
         ready: whether new requests are welcome.
-        held: bytes of bodies that are held now.
+        held: bytes of bodies and answers that are held now.
     """
 
     models: Mapping[str, ServedModel]
@@ -82,26 +81,46 @@ class Service:
         """Show the figures of the moment."""
         self.metrics.gauges |= {
             "queue_length": ("Requests that wait.", lambda: [([], float(len(self.queue)))]),
-            "held_bytes": ("Bytes of bodies that are held.", lambda: [([], float(self.held))]),
+            "held_bytes": ("Bytes of bodies and answers that are held.", lambda: [([], float(self.held))]),
             "ready": ("1 while new requests are welcome.", lambda: [([], float(self.ready))]),
         }
 
-    @asynccontextmanager
-    async def holding(self) -> AsyncIterator[Callable[[int], None]]:
-        """Return a function that counts bytes of a body, which are held until the block ends."""
-        mine = 0
 
-        def hold(size: int) -> None:
-            nonlocal mine
-            if self.held + size > self.held_bytes:
-                raise Refusal(429, f"Bodies of {self.held} bytes are held, the most that may; send it again later.")
-            mine += size
-            self.held += size
+class Holding:
+    """The bytes that one request holds, in its body and its answer."""
 
+    def __init__(self, service: Service) -> None:
+        self._service, self._size = service, 0
+
+    def add(self, size: int) -> None:
+        """Hold more bytes; raises ``Refusal`` if all requests together would hold too many."""
+        service = self._service
+        if service.held + size > service.held_bytes:
+            raise Refusal(429, f"Requests hold {service.held} bytes, as many as they may; send it again later.")
+        self._size += size
+        service.held += size
+
+    def release(self) -> None:
+        """Hold nothing any more."""
+        self._service.held -= self._size
+        self._size = 0
+
+
+class _Answer(Response):
+    """An answer that is held until its client has read it, but for what fits into the buffers of the connection."""
+
+    def __init__(self, content: bytes, headers: Mapping[str, str], holding: Holding) -> None:
+        super().__init__(content, headers=dict(headers))
+        self._holding = holding
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it; the end waits until the rest is small."""
         try:
-            yield hold
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            await send({"type": "http.response.body", "body": self.body, "more_body": True})
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
         finally:
-            self.held -= mine
+            self._holding.release()
 
 
 def build_app(service: Service) -> Starlette:
@@ -269,11 +288,12 @@ async def _infer(request: Request, service: Service) -> Response:
 
 async def _inferred(request: Request, service: Service, model: ServedModel) -> Response:
     headers: Mapping[str, str] = request.scope["known_headers"]
-    async with service.holding() as hold:
-        body = await read_body(headers, request.receive, service.limits, hold)
+    holding = Holding(service)
+    try:
+        body = await read_body(headers, request.receive, service.limits, holding.add)
         if encoding := headers.get("content-encoding", "").strip().lower():
             body = await _in_turn(len(body), unpack, body, encoding, service.limits.body_bytes)
-            hold(len(body))
+            holding.add(len(body))
         stated = headers.get(LENGTH)
         length = int(stated) if stated and stated.isdecimal() else len(body)
         asked = await _in_turn(length, read_request, model, body, stated)
@@ -282,7 +302,11 @@ async def _inferred(request: Request, service: Service, model: ServedModel) -> R
         results = await _result(job, service.queue, request.receive)
         size = sum(results[each.facts.name].nbytes for each in asked.wanted if each.classes or not each.binary)
         content, kinds = await _in_turn(size, write_answer, model, asked, results, VERSION)
-    return Response(content, headers={**HEADERS, **kinds})
+        holding.add(len(content))
+    except BaseException:
+        holding.release()
+        raise
+    return _Answer(content, {**HEADERS, **kinds}, holding)
 
 
 async def _in_turn(size: int, function: Callable[..., Any], *arguments: Any) -> Any:

@@ -45,7 +45,7 @@ class ServerOptions:
     host: str = LOOPBACK_HOST
     port: int | None = None
     token: str = ""
-    limits: Limits = field(default_factory=lambda: Limits(body_bytes=64 * 2**20, idle_s=75.0, connections=1024))
+    limits: Limits = field(default_factory=lambda: Limits(body_bytes=64 * 2**20, idle_s=75.0))
     rule: QueueRule = field(default_factory=QueueRule)
     drain_s: float = 30.0
 

@@ -29,6 +29,7 @@ TYPES: dict[str, np.dtype[Any]] = {
 }
 _NAMES = {kind: name for name, kind in TYPES.items() if name != "BF16"}
 _MOST_AXES = 32  # of NumPy's arrays
+_MOST_IN_JSON = 2**20  # numbers of an output: to write more would hold up all other requests
 
 
 def datatype(dtype: str) -> str:
@@ -162,8 +163,14 @@ def to_json(name: str, array: Array) -> list[Any]:
     """Return an array's numbers as a flat list.
 
     Raises:
-        Refusal: JSON has no number for some of them.
+        Refusal: JSON has no number for some of them, or they are too many.
     """
+    if array.size > _MOST_IN_JSON:
+        raise Refusal(
+            413,
+            f"output {name!r} has {array.size} numbers; expected at most {_MOST_IN_JSON} in JSON. Ask for it as binary "
+            'data: "parameters": {"binary_data": true}.',
+        )
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise Refusal(
             422,

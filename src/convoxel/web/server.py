@@ -91,11 +91,12 @@ def configure(app: App, limits: Limits, headers: Mapping[str, str], patience_s: 
 
 
 class _Protocol(H11Protocol):
-    """One connection, which is closed if the head of a request takes too long; refusals say why."""
+    """One connection, closed if a request's head takes too long, or its answer is not read; refusals say why."""
 
     limits = Limits()
     headers_of_refusals: Mapping[str, str] = {}
     deadline: asyncio.TimerHandle | None = None
+    cut_off: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         """Begin to wait for the first request."""
@@ -110,7 +111,19 @@ class _Protocol(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop waiting."""
         self._stop_waiting()
+        self._stop_cutting()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """Give the client time to read what waits for it, as much as a body of this size has."""
+        super().pause_writing()
+        patience_s = self.limits.body_s + self.transport.get_write_buffer_size() / self.limits.body_rate
+        self.cut_off = self.cut_off or self.loop.call_later(patience_s, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """Go on: the client has read."""
+        self._stop_cutting()
+        super().resume_writing()
 
     def on_response_complete(self) -> None:
         """Begin to wait for the rest of the next request, if a part of it is here already."""
@@ -134,6 +147,11 @@ class _Protocol(H11Protocol):
             self._stop_waiting()
         elif self.deadline is None:
             self.deadline = self.loop.call_later(self.limits.head_s, self.transport.close)
+
+    def _stop_cutting(self) -> None:
+        if self.cut_off is not None:
+            self.cut_off.cancel()
+            self.cut_off = None
 
     def _stop_waiting(self) -> None:
         if self.deadline is not None:
