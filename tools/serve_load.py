@@ -78,7 +78,7 @@ def measure(
 ) -> dict[str, dict[str, float]]:
     """Return figures of each engine under load."""
     network = select_networks([name])[0]
-    turns = max(1, round(seconds / _TURN_S))
+    turns = 1 if kill_s else max(1, round(seconds / _TURN_S))
     loads = {engine: Load(clients) for engine in engines}
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         path = Path(folder) / "net.onnx"
