@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
 import json
@@ -166,6 +167,11 @@ def test_runs_on_other_data_or_images_are_not_compared(runs: list[Path], tmp_pat
     told = basis([Contender(str(i), (1, 1, 8, 8), 1, 1, quality=quality) for i, quality in enumerate(found)])
     assert "qualities compare only within: A: digits, 60 held-out images; B: digits" in told[0]
     assert "C: digits, 50 held-out images; D: digits, the best validation so far" in told[0]
+    moved = [dataclasses.replace(each, group="", basis=f"{name}, 60 held-out images") for each, name in zip(
+        [quality for quality in found if quality][:2], ("digits", "copy"), strict=True
+    )]  # fmt: skip
+    told = basis([Contender(str(i), (1, 1, 8, 8), 1, 1, quality=quality) for i, quality in enumerate(moved)])
+    assert told[0] == "Measured on digits, 60 held-out images; copy, 60 held-out images (the same images)."
     texts = [words.text for words in comparison(
         [Contender(str(i), (1, 1, 8, 8), 1, 1, quality=quality) for i, quality in enumerate(found)]
     ).shapes if isinstance(words, Words)]  # fmt: skip

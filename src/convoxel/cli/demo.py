@@ -49,11 +49,11 @@ def demo(
         screen.say(f"Its receptive field is {times(made.field)} voxels, {unused}")
         result = run_training(made.config, screen, resume=made.resume)
         if result.interrupted:
-            screen.say(f"Stopped after {result.steps} steps; a checkpoint was saved in {result.path}.")
+            screen.say(f"Stopped after {plural(result.steps, 'step')}; a checkpoint was saved in {result.path}.")
             words = command_line("convoxel", "demo", "--output", output, "--minutes", f"{minutes:g}")
             screen.say(f"Go on with: {words}")
             raise typer.Exit(128 + (result.signal or 2))
-        screen.say(f"Trained {duration(result.seconds)}, {result.steps} steps.")
+        screen.say(f"Trained {duration(result.seconds)}, {plural(result.steps, 'step')}.")
         status = screen.status("") if screen.is_terminal else None
         with status or contextlib.nullcontext():
             figures = made.measure(result, screen.say if status is None else status.update)

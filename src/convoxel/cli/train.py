@@ -248,7 +248,7 @@ def finish_training(config: TrainConfig, result: RunResult, screen: Screen, json
     }
     if result.interrupted:
         again = command_line("convoxel", "train", "--resume", result.path)
-        screen.say(f"Stopped after {result.steps} steps; a checkpoint was saved in {result.path}.")
+        screen.say(f"Stopped after {plural(result.steps, 'step')}; a checkpoint was saved in {result.path}.")
         # The curves so far; what matters is saved already, so a report that fails must not hide how to continue.
         with contextlib.suppress(ConvoxelError):
             summary["report"] = str(write_report(result.path))
@@ -268,7 +268,7 @@ def finish_training(config: TrainConfig, result: RunResult, screen: Screen, json
     screen.table(f"class|>{metric}", ((name, number(value)) for name, value in classes.items()))
     if result.early:
         screen.say(f"Ended early: {plural(config.patience or 1, 'validation')} brought no better {metric}.")
-    screen.say(f"Trained {duration(result.seconds)}, {result.steps} steps. The run lies in {result.path}")
+    screen.say(f"Trained {duration(result.seconds)}, {plural(result.steps, 'step')}. The run lies in {result.path}")
     summary["report"] = str(write_report(result.path))
     screen.say(f"Report: {summary['report']}")
     _send_files(result.path)

@@ -224,10 +224,16 @@ def comparison(rows: Sequence[Contender]) -> Figure:
 
 def basis(rows: Sequence[Contender]) -> list[str]:
     """Return in words what the qualities were measured on, and what their intervals say."""
-    found = list(dict.fromkeys((row.quality.group, row.quality.basis) for row in rows if row.quality is not None))
-    lines = [f"{group}: {words}" if group else f"Measured on {words}." for group, words in found]
+    groups: dict[str, dict[str, None]] = {}
+    for row in rows:
+        if row.quality is not None:
+            groups.setdefault(row.quality.group, {})[row.quality.basis] = None
+    # Equal images may lie in folders of different names.
+    said = {group: "; ".join(words) + " (the same images)" * (len(words) > 1) for group, words in groups.items()}
+    lines = [f"Measured on {words}." for words in said.values()]
     if len(lines) > 1:
-        lines = [f"Other data or other images were held out, so qualities compare only within: {'; '.join(lines)}."]
+        within = "; ".join(f"{group}: {words}" for group, words in said.items())
+        lines = [f"Other data or other images were held out, so qualities compare only within: {within}."]
     if any(row.quality is not None and row.quality.interval is not None for row in rows):
         lines.append(f"Intervals hold {100 * LEVEL:g} % over such images; another seed of training may change more.")
     qualities = [row.quality for row in rows if row.quality is not None]
