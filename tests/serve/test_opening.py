@@ -21,7 +21,7 @@ from convoxel.graph.run.program import Program
 from convoxel.predict.inference import build_predictor
 from convoxel.predict.normalisation import Normalisation
 from convoxel.predict.trained_run import DataFacts, TrainedRun
-from convoxel.serve.opening import of_predictor, of_program, open_models
+from convoxel.serve.opening import OpeningOptions, of_predictor, of_program, open_models
 from convoxel.train import TrainConfig
 from convoxel.web.request import Refusal
 from tests.support.onnx_model import model, node
@@ -89,6 +89,8 @@ def test_words_name_models(tmp_path: Path) -> None:
     ):
         with pytest.raises(ConfigError, match=told):
             open_models(words)
+    with pytest.raises(ConfigError, match=r"weights: .* given, but .*other.onnx has weights of its own"):
+        open_models([f"{tmp_path}/other.onnx"], OpeningOptions(weights=tmp_path))
 
 
 class Brightness(nn.Module):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,6 +97,8 @@ def _named(word: str) -> tuple[str, str]:
 
 
 def _opened(name: str, word: str, options: OpeningOptions, arena: Arena) -> ServedModel:
+    if options.weights is not None and (is_run(word) or is_file(word)):
+        raise ConfigError(f"weights: {options.weights} given, but {shown(word)} has weights of its own. Leave it out.")
     if is_run(word):
         return _of_run(name, word, options)
     return of_program(name, _program(word, options), arena)
@@ -120,6 +123,12 @@ def _program(word: str, options: OpeningOptions) -> Program:
     from convoxel.graph.compile import compile as compile_model
 
     found = find_network(word, weights=True, weights_from=options.weights)
+    if options.weights is None:
+        warnings.warn(
+            f"serve: {found.name} has the weights that training starts from; --weights FILE gives it others.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
     examples = [torch.zeros(shape) for shape in found.shapes]
     return compile_model(found.module, *examples, precision=options.precision or "float32", threads=options.threads)
 
@@ -200,8 +209,6 @@ def _check_free(name: str, arrays: Sequence[Array], needed: int) -> None:
 def _of_run(name: str, word: str, options: OpeningOptions) -> ServedModel:
     from convoxel.train.run_folder import load_predictor
 
-    if options.weights is not None:
-        raise ConfigError(f"weights: {options.weights} given, but the run {shown(word)} has its own. Leave it out.")
     return of_predictor(name, load_predictor(word, precision=options.precision, which=options.which))
 
 
