@@ -320,7 +320,7 @@ const MicrokernelSet* portable_microkernels();
 const MicrokernelSet* avx2_microkernels();
 const MicrokernelSet* avx512_microkernels();
 const MicrokernelSet* avx512_bf16_microkernels();
-const MatrixUnit* amx_unit();  // asks the operating system for its registers: call it on such a processor only
+const MatrixUnit* amx_unit();
 
 struct MicrokernelSetList {
   const MicrokernelSet* sets[5];

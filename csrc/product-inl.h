@@ -4,13 +4,17 @@
 //
 // A tile of R rows by N vectors keeps R * N accumulators, N vectors of B and one broadcast of A in registers:
 //   AVX2 (16 registers):     6 x 2 -> 12 + 2 + 1 = 15        12 x 1 -> 12 + 1 + 1 = 14
-//   AVX-512, NEON (32):      6 x 4 -> 24 + 4 + 1 = 29    8 x 3 -> 24 + 3 + 1 = 28    12 x 2 -> 24 + 2 + 1 = 27
+//   AVX-512 (32 registers):  6 x 4 -> 24 + 4 + 1 = 29    8 x 3 -> 24 + 3 + 1 = 28    12 x 2 -> 24 + 2 + 1 = 27
 //   SSE2 (16, no FMA):       4 x 2 -> 8 + 2 + 1 + 1 = 12, with one for the product
+//   NEON (32 registers):     5 x 4 -> 20 + 4 + 5 = 29    7 x 3 -> 21 + 3 + 7 = 31    10 x 2 -> 20 + 2 + 10 = 32
+// For NEON, g++ loads the elements of A of all rows before it multiplies: with 6 x 4 it keeps two sums in memory.
 // Every loop over accumulators carries CVX_UNROLL.
 
 // The rows of a tile with N vectors of columns.
 constexpr int tile_rows(int vectors) {
-#if CVX_REGISTERS == 32
+#if defined(__aarch64__)
+  return vectors == 4 ? 5 : vectors == 3 ? 7 : vectors == 2 ? 10 : 12;
+#elif CVX_REGISTERS == 32
   return vectors == 4 ? 6 : vectors == 3 ? 8 : 12;
 #elif defined(__AVX2__)
   return vectors == 2 ? 6 : 12;
