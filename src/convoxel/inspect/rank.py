@@ -345,6 +345,8 @@ def factor_layers(layer: ConvLayer, made: Factorisation) -> nn.Sequential:
     )  # fmt: skip
     for hook in layer._forward_pre_hooks.values():  # dropout of whole networks acts on the inputs of layers
         layers.register_forward_pre_hook(hook)
+    for after in layer._forward_hooks.values():  # and shortcuts are added to their outputs
+        layers.register_forward_hook(after)
     return layers.train(layer.training)
 
 

@@ -8,7 +8,7 @@ Every name of ``names()`` is also a function of this module: ``resnet50(dims=3)`
 ``residual``  the block that MobileNet and EfficientNet share
 ``levels``    sizes and numbers of networks with several resolutions
 ``stage``     the parts of encoder–decoder networks
-``alteration``  dilation, padding and dropout of any network, by one word or number
+``alteration``  dilation, padding, dropout and shortcuts of any network, by one word or number
 ``registry``  the names
 ``weights``   weights from files, fitted to another number of channels, classes or axes
 and one file for each family.

@@ -1,7 +1,8 @@
 """Changes of a whole network by one word or number, alike for every network of the zoo.
 
-Dilation, values of the padding, and dropout belong to no family: they change layers that a network has, in place. No
-module is added, so names in state dicts stay, and weights fit before and after.
+Dilation, values of the padding, dropout and shortcuts belong to no family: they change layers that a network has, in
+place. No module is added, so names in state dicts stay, and weights fit before and after; a shortcut that is taken away
+takes its own weights along.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -23,8 +24,12 @@ from convoxel.files.values import join_names
 PADDINGS = ("zeros", "reflect", "replicate", "circular")
 #: Layers whose input is dropped out: all that have weights, convolutions, or the last layer alone.
 DROPOUTS = ("last", "conv", "all")
+#: Shortcuts: none, or as many as there can be.
+BLOCKS = ("plain", "residual")
 #: The options with the values that change nothing.
-UNALTERED: dict[str, Any] = {"dilation": 1, "padding": "zeros", "dropout": 0.0, "dropout_where": "last"}
+UNALTERED: dict[str, Any] = {
+    "dilation": 1, "padding": "zeros", "dropout": 0.0, "dropout_where": "last", "block": None,
+}  # fmt: skip
 
 _CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -61,6 +66,7 @@ def alter(
     padding: str = "zeros",
     dropout: float = 0.0,
     dropout_where: str = "last",
+    block: str | None = None,
 ) -> None:
     """Change the layers of ``network`` in place.
 
@@ -75,6 +81,9 @@ def alter(
             a convolution (Srivastava et al. 2014; Tompson et al. 2015, arXiv 1411.4280) (default 0).
         dropout_where: ``"all"`` layers with weights but the first, all ``"conv"`` but the first, or the ``"last"``
             (default ``"last"``).
+        block: ``"plain"`` takes the shortcuts of inverted and other residual blocks away; ``"residual"`` adds its input
+            to every convolution that keeps channels and size, in a network without shortcuts (He et al. 2016, arXiv
+            1512.03385) (default: as published).
 
     Raises:
         ConfigError: a value is out of range, a pattern fits nothing, or no layer can change so.
@@ -88,9 +97,16 @@ def alter(
     check_choice("dropout_where", dropout_where, DROPOUTS)
     _dilate(network, dilation)
     if padding != "zeros":
-        for module in network.modules():
-            if isinstance(module, _CONVS) and _is_padded(module):
-                module.padding_mode = padding  # type: ignore[assignment]  # one of PADDINGS
+        padded = [module for module in network.modules() if isinstance(module, _CONVS) and _is_padded(module)]
+        if not padded:
+            raise ConfigError(
+                f"padding: got {padding!r}, but {type(network).__name__} pads none of its convolutions. Leave it out, "
+                "or take a network that does."
+            )
+        for module in padded:
+            module.padding_mode = padding  # type: ignore[assignment]  # one of PADDINGS
+    if block is not None:
+        _change_shortcuts(network, check_choice("block", block, BLOCKS))
     if isinstance(dropout, bool) or not isinstance(dropout, int | float) or not 0 <= dropout < 1:
         raise ConfigError(f"dropout: got {brief(dropout)}; expected a probability from 0 to below 1.")
     if dropout:
@@ -118,6 +134,44 @@ def _dilate(network: nn.Module, dilation: int | Mapping[str, int]) -> None:
             pads.append(pad + grown // 2)
         module.dilation, module.padding = (rate,) * len(pads), tuple(pads)
         module._reversed_padding_repeated_twice = [pad for pad in reversed(pads) for _ in range(2)]
+
+
+@runtime_checkable
+class _Block(Protocol):
+    """A residual block that can become a plain one."""
+
+    @property
+    def has_shortcut(self) -> bool: ...
+
+    def drop_shortcut(self) -> None: ...
+
+
+def _change_shortcuts(network: nn.Module, block: str) -> None:
+    shortcuts = [module for module in network.modules() if isinstance(module, _Block) and module.has_shortcut]
+    if block == "plain":
+        for module in shortcuts:
+            module.drop_shortcut()
+        return
+    if shortcuts:
+        return  # it is residual as published
+    kept = [conv for conv in network.modules() if isinstance(conv, _CONVS) and _keeps_shape(conv)]
+    if not kept:
+        raise ConfigError(
+            f"block: got 'residual', but no convolution of this {type(network).__name__} keeps channels and size, so "
+            "none can be added to its input. Leave it out, or take another network."
+        )
+    for conv in kept:
+        conv.register_forward_hook(_add_input)
+
+
+def _add_input(module: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> Tensor:
+    return output + given[0]
+
+
+def _keeps_shape(module: nn.Conv1d | nn.Conv2d | nn.Conv3d) -> bool:
+    wide = zip(module.kernel_size, module.dilation, _sides(module), strict=True)
+    kept = max(module.stride) == 1 and module.in_channels == module.out_channels
+    return kept and all(2 * pad == rate * (size - 1) for size, rate, pad in wide)
 
 
 def _sides(module: nn.Conv1d | nn.Conv2d | nn.Conv3d) -> tuple[int, ...]:

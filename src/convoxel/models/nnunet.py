@@ -244,9 +244,19 @@ class ResidualD(nn.Module):
             shortcut.append(average_pool(factory.dims, stride))
         if inputs != outputs:
             shortcut.append(factory.unit(inputs, outputs, 1, bias=False, active=False, names=_UNIT))
-        self.skip = nn.Sequential(*shortcut)
+        self.skip: nn.Sequential | None = nn.Sequential(*shortcut)
+
+    @property
+    def has_shortcut(self) -> bool:
+        """True if the block is added to its input."""
+        return self.skip is not None
+
+    def drop_shortcut(self) -> None:
+        """Take the shortcut away, with its convolution."""
+        self.skip = None
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``(n, outputs, *spatial)``, with ``spatial`` divided by the stride."""
-        out: Tensor = self.nonlin2(self.conv2(self.conv1(x)) + self.skip(x))
+        y = self.conv2(self.conv1(x))
+        out: Tensor = self.nonlin2(y if self.skip is None else y + self.skip(x))
         return out

@@ -209,8 +209,8 @@ def build(
         in_channels: number of channels of the input (default: as published).
         num_classes: number of classes (default: as published).
         **options: the network's own, such as ``width`` or, for ``"unet"``, ``levels``; see
-            ``entry(name).options``. Every network takes ``dilation``, ``padding``, ``dropout`` and
-            ``dropout_where``, as :func:`convoxel.models.alteration.alter` describes them; where a network has its own
+            ``entry(name).options``. Every network takes ``dilation``, ``padding``, ``dropout``, ``dropout_where`` and
+            ``block``, as :func:`convoxel.models.alteration.alter` describes them; where a network has its own
             ``dropout``, that is the one of the last layer, and a U-Net's ``padding`` may also be ``"none"``.
 
     Returns:

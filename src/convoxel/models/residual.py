@@ -54,6 +54,15 @@ class InvertedResidual(nn.Module):
         self.shortcut = stride == 1 and inputs == outputs
         self.drop = drop
 
+    @property
+    def has_shortcut(self) -> bool:
+        """True if the block is added to its input."""
+        return self.shortcut
+
+    def drop_shortcut(self) -> None:
+        """Take the shortcut away."""
+        self.shortcut = False
+
     def forward(self, x: Tensor) -> Tensor:
         """Return ``(n, outputs, *spatial / stride)``."""
         y: Tensor = getattr(self, self.name)(x)

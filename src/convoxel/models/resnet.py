@@ -79,6 +79,15 @@ class BasicBlock(nn.Module):
         self.plain = plain
         self.downsample = None if plain else _shortcut(factory, inputs, outputs, stride)
 
+    @property
+    def has_shortcut(self) -> bool:
+        """True if the block is added to its input."""
+        return not self.plain
+
+    def drop_shortcut(self) -> None:
+        """Take the shortcut away, with its convolution."""
+        self.plain, self.downsample = True, None
+
     def forward(self, x: Tensor) -> Tensor:
         """Return ``(n, outputs, *spatial / stride)``."""
         y = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
@@ -115,6 +124,15 @@ class Bottleneck(nn.Module):
         self.relu = factory.activate()
         self.plain = plain
         self.downsample = None if plain else _shortcut(factory, inputs, outputs, max(strides))
+
+    @property
+    def has_shortcut(self) -> bool:
+        """True if the block is added to its input."""
+        return not self.plain
+
+    def drop_shortcut(self) -> None:
+        """Take the shortcut away, with its convolution."""
+        self.plain, self.downsample = True, None
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``(n, outputs, *spatial / stride)``."""

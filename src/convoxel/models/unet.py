@@ -249,7 +249,14 @@ class UNet(LevelNetwork):
 
 
 def unet_ronneberger(
-    dims: int = 2, in_channels: int = 1, num_classes: int = 2, *, levels: int = 4, width: int = 64
+    dims: int = 2,
+    in_channels: int = 1,
+    num_classes: int = 2,
+    *,
+    levels: int = 4,
+    width: int = 64,
+    norm: str = "none",
+    block: str = "plain",
 ) -> UNet:
     """Return the network of Ronneberger et al. 2015 (Figure 1): no padding, no normalisation, biases.
 
@@ -265,7 +272,7 @@ def unet_ronneberger(
     >>> unet_ronneberger(width=2).nearest_sizes(570)
     (556, 572)
     """
-    return UNet(dims, in_channels, num_classes, levels=levels, width=width, norm="none", padding="none")
+    return UNet(dims, in_channels, num_classes, levels=levels, width=width, norm=norm, block=block, padding="none")
 
 
 def unet_cicek(
