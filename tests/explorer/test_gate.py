@@ -18,8 +18,8 @@ import pytest
 
 from convoxel.errors import ConfigError
 from convoxel.explorer.gate import Gate, Key
-from convoxel.explorer.pages import build_app
-from convoxel.explorer.session import Session
+from convoxel.explorer.pages import SHARED, VIEWS, build_app
+from convoxel.explorer.session import ForbiddenPath, Session
 from convoxel.explorer.view import Query, View
 from convoxel.files.values import JsonObject
 from convoxel.web.request import Limits
@@ -107,6 +107,54 @@ def test_other_pages_may_link_but_not_embed(explorer: Explorer, site: str, mode:
 def test_without_the_key_nothing_is_shown(explorer: Explorer, method: str, path: str) -> None:
     assert explorer.ask(path, method, {"Cookie": None}).status == 403
     assert explorer.ask(path, method, {"Cookie": "other=1"}).status == 403
+
+
+ANSWERS = [f"/api/{view.name}/{name}" for view in (*VIEWS, *SHARED) for name in view.answers]
+ACTIONS = [f"/api/{view.name}/{name}" for view in (*VIEWS, *SHARED) for name in view.actions]
+PAGES = ["/", *(f"/{view.name}" for view in VIEWS)]
+
+
+def test_every_address_is_known() -> None:
+    routes = {route.path for route in build_app(Session()).routes}
+    assert routes == {*ANSWERS, *ACTIONS, *PAGES, "/static/{name:path}"} and len(ANSWERS) > 40 and len(ACTIONS) > 5
+
+
+@pytest.mark.parametrize("address", [*ANSWERS, *ACTIONS, *PAGES, "/static/style.css"])
+def test_every_address_is_guarded(explorer: Explorer, address: str) -> None:
+    method = "POST" if address in ACTIONS else "GET"
+    own = {"Origin": f"http://127.0.0.1:{explorer.port}"}
+    assert explorer.ask(address, method, {**own, "Cookie": None}).status == 403
+    assert explorer.ask(address, method, {**own, "Cookie": f"{explorer.key.cookie}=wrong"}).status == 401
+    assert explorer.ask(address, method, {**own, "Host": "evil.com"}).status in (400, 403)
+    assert explorer.ask(address, method, {"Origin": "http://evil.com"}).status == 403
+    assert (
+        explorer.ask(address, method, {**own, "Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "cors"}).status == 403
+    )
+    assert explorer.ask(address, "DELETE", own).status == 405
+    assert explorer.ask(address, method, {**own, "Content-Length": str(1 << 30)}).status == 413
+    if address in ACTIONS:
+        assert explorer.ask(address, "POST").status == 403 and explorer.ask(address).status == 405
+    else:
+        assert explorer.ask(address, "POST", own, b"[]").status == 405
+
+
+FILES = {"network": ("net",), "fields": ("net", "image"), "inside": ("net", "image"), "image": ("image",),
+         "runs": ("run",), "session": ("path",)}  # fmt: skip
+# They take no file, or say so before they look at one: what is started has other words (tests of runs).
+WITHOUT = {"network/catalogue", "image/list", *(f"runs/{name}" for name in (
+    "catalogue", "settings", "plan", "start", "stop", "choose"))}  # fmt: skip
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "../../etc/passwd", "way_out/secret", ".hidden/a.txt"])
+def test_no_function_reads_elsewhere(folder: Path, path: str) -> None:
+    session, asked = Session.of([str(folder)]), 0
+    for view in (*VIEWS, *SHARED):
+        for name, function in {**view.answers, **view.actions}.items():
+            for word in FILES.get(view.name, ()) if f"{view.name}/{name}" not in WITHOUT else ():
+                asked += 1
+                with pytest.raises(ForbiddenPath):
+                    function(session, Query(((word, path), (word, f"{path}2"))))
+    assert asked > 40
 
 
 def test_answers_leave_without_waiting_for_the_other_side() -> None:

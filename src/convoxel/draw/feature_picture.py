@@ -199,7 +199,7 @@ def _weights(kernel: Array, corner: tuple[float, float], cell: float) -> list[Sh
     for row, column in np.ndindex(kernel.shape):
         x, y = corner[0] + column * cell, corner[1] + row * cell
         shapes.append(Box(x, y, cell - 2, cell - 2, 2, look=Look(fill="c1", opacity=0.4)))
-        word = spelled(float(kernel[row, column]))
+        word = spelled(round(float(kernel[row, column]), 2) + 0.0)
         size = min(0.45 * cell, 1.5 * (cell - 2) / len(word))
         shapes.append(
             Words(x + (cell - 2) / 2, y + cell / 2 + 0.3 * size, word, look=Look(fill="ink", size=size, align="middle"))

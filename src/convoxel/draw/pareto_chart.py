@@ -100,7 +100,8 @@ def pareto(
         entries, x=x, y=y, corner=(EDGE, top + 12), low_x=low_x, high_y=high_y, logarithmic=logarithmic
     )
     right = left + SCATTER + EDGE + 24
-    told, least, end = legend([(_ON, "best of its cost"), (_OFF, "beaten")], bottom + 12, max(width, right))
+    swatches = [(_ON, "best of its cost"), *([(_OFF, "beaten")] if len(best) < len(entries) else [])]
+    told, least, end = legend(swatches, bottom + 12, max(width, right))
     text = f"{says} " + "; ".join(f"{e.name}: {x} {e.x:.4g}, {y} {e.y:.4g}" for e in entries)
     return Figure(title, text, max(width, right, least), end + EDGE - 8, (*shapes, *parts, *told))
 

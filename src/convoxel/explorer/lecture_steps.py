@@ -243,7 +243,7 @@ def _scales(model: str = "mobilenet_v2") -> Figure:
     for width in (0.25, 0.5, 0.75, 1.0):
         summary = describe(model, (1, 3, 224, 224), width=width)
         entries.append(draw.Entry(f"width {width:g}", summary.params / 1e6, summary.macs / 1e6))
-    return draw.pareto(entries, x="parameters in millions", y="million MACs", title=f"{model}: width multipliers")
+    return draw.pareto(entries, x="parameters in millions", y="million MACs", title=f"Width multipliers of {model}")
 
 
 def _drawn(name: str) -> Callable[..., Figure]:

@@ -4,6 +4,7 @@ import { Refusal, ask } from "./library/call.js";
 import { byId, html } from "./library/element.js";
 import { bindSwitch, choiceField, foldFields, switchField, textField } from "./library/field.js";
 import { Matrix } from "./library/matrix.js";
+import { Player } from "./library/player.js";
 import { offerCopies, onKey, showError } from "./library/shell.js";
 import { Stage } from "./library/stage.js";
 import { State } from "./library/state.js";
@@ -21,7 +22,6 @@ const stage = new Stage(byId("stage"), (position) => choose({ output: position }
 const matrix = new Matrix(byId("matrix"), (entry) => choose(entry));
 let layer = null;
 let chosen = null;
-let timer = null;
 
 const axes = () => state.get("size").split(/[x×,\s]+/).length;
 const isPool = () => POOLS.includes(state.get("kind"));
@@ -137,9 +137,8 @@ function showLayer() {
   stage.draw(layer);
   const seek = byId("seek");
   seek.max = Math.max(0, layer.steps - 1);
-  const player = ["back", "play", "forth", "seek"];
-  player.forEach((id) => (byId(id).disabled = !layer.drawn));
-  if (!layer.drawn) stop();
+  ["back", "play", "forth", "seek"].forEach((id) => (byId(id).disabled = !layer.drawn));
+  if (!layer.drawn) player.stop();
   const kept = chosen && fits(chosen) ? chosen : fromText(state.get("at")) ?? { output: layer.output.map(() => 0) };
   choose(kept, false);
   showOverlap();
@@ -169,7 +168,7 @@ function choose(what, remember = true) {
     byId("seek").value = place;
     byId("place").textContent = `output ${place + 1} of ${layer.steps}`;
   } else byId("place").textContent = "an input";
-  if (remember && !timer) state.set({ at: `${what.output ? "out" : "in"}:${(what.output ?? what.input).join(",")}` });
+  if (remember && !player.running) state.set({ at: `${what.output ? "out" : "in"}:${(what.output ?? what.input).join(",")}` });
 }
 
 const flat = (position, sizes) => position.reduce((sum, place, axis) => sum * sizes[axis] + place, 0);
@@ -195,52 +194,39 @@ function move(axis, by) {
   choose({ [kind]: at });
 }
 
-function play() {
-  const wait = () => 1000 / Number(byId("speed").value);
-  const tick = () => {
+const player = new Player(byId("play"), {
+  wait: () => 1000 / Number(byId("speed").value),
+  next: () => {
+    byId("stage").classList.toggle("fast", player.wait() < 250);
     go(chosen.output ? current() + 1 : 0);
-    timer = setTimeout(tick, wait());
-  };
-  byId("stage").classList.toggle("fast", wait() < 250);
-  timer = setTimeout(tick, 0);
-  byId("play").textContent = "❚❚";
-  byId("play").setAttribute("aria-label", "Pause");
-}
-
-function stop() {
-  clearTimeout(timer);
-  timer = null;
-  byId("play").textContent = "▶";
-  byId("play").setAttribute("aria-label", "Play");
-  if (chosen) choose(chosen);
-}
+  },
+  rest: () => chosen && choose(chosen),
+  ready: () => layer?.drawn,
+});
 
 function step(by) {
-  stop();
+  player.stop();
   go(chosen.output ? current() + by : 0);
 }
 
 function bindPlayer() {
-  const toggle = () => (timer ? stop() : layer?.drawn && play());
-  byId("play").addEventListener("click", toggle);
   byId("back").addEventListener("click", () => step(-1));
   byId("forth").addEventListener("click", () => step(1));
   byId("seek").addEventListener("input", () => {
     const place = Number(byId("seek").value);
-    stop();
+    player.stop();
     go(place);
   });
-  onKey(" ", toggle);
   const over = () => byId("stage").contains(document.activeElement);
-  onKey("ArrowLeft", () => (over() ? (stop(), move(-1, -1)) : step(-1)));
-  onKey("ArrowRight", () => (over() ? (stop(), move(-1, 1)) : step(1)));
-  onKey("ArrowUp", () => over() && (stop(), move(-2, -1)));
-  onKey("ArrowDown", () => over() && (stop(), move(-2, 1)));
-  onKey("PageUp", () => over() && (stop(), move(-3, -1)));
-  onKey("PageDown", () => over() && (stop(), move(-3, 1)));
-  onKey("Home", () => (stop(), go(0)));
-  onKey("End", () => (stop(), go(layer.steps - 1)));
-  onKey("i", () => (stop(), choose(chosen.input ? { output: layer.output.map(() => 0) } : { input: layer.size.map(() => 0) })));
+  onKey("ArrowLeft", () => (over() ? (player.stop(), move(-1, -1)) : step(-1)));
+  onKey("ArrowRight", () => (over() ? (player.stop(), move(-1, 1)) : step(1)));
+  onKey("ArrowUp", () => over() && (player.stop(), move(-2, -1)));
+  onKey("ArrowDown", () => over() && (player.stop(), move(-2, 1)));
+  onKey("PageUp", () => over() && (player.stop(), move(-3, -1)));
+  onKey("PageDown", () => over() && (player.stop(), move(-3, 1)));
+  onKey("Home", () => (player.stop(), go(0)));
+  onKey("End", () => (player.stop(), go(layer.steps - 1)));
+  onKey("i", () => (player.stop(), choose(chosen.input ? { output: layer.output.map(() => 0) } : { input: layer.size.map(() => 0) })));
   onKey("n", () => byId("numbers").click());
 }
 
@@ -318,7 +304,7 @@ for (const name of ["x", "w"]) {
 }
 byId("own").open = Boolean(state.get("x") || state.get("w"));
 document.addEventListener("theme", () => matrix.paint());
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => matrix.paint());
+for (const media of ["(prefers-color-scheme: dark)", "print"]) matchMedia(media).addEventListener("change", () => matrix.paint());
 state.on((names) => {
   if ([...names].every((name) => name === "at")) return;
   if ([...names].every((name) => name === "want")) return showInverse();

@@ -2,6 +2,7 @@
 
 import { Refusal, ask } from "./library/call.js";
 import { byId, html, tell } from "./library/element.js";
+import { Player } from "./library/player.js";
 import { Figure } from "./library/scene.js";
 import { offerCopies, onKey, showError } from "./library/shell.js";
 import { State } from "./library/state.js";
@@ -9,7 +10,6 @@ import { State } from "./library/state.js";
 const state = new State({ step: "", frame: "" });
 let step = null;
 let figure = null;
-let timer = null;
 let names = [];
 
 // ---- the path ------------------------------------------------------------------------------------------------
@@ -40,7 +40,7 @@ function markPath() {
 /** Go to a step; what was changed in the last one is forgotten. */
 function open(name) {
   if (!name) return;
-  stop();
+  player.stop();
   const cleared = Object.fromEntries((step?.controls ?? []).map((control) => [control.name, ""]));
   state.set({ ...cleared, frame: "", step: name }, true);
 }
@@ -91,7 +91,7 @@ function showStep(other) {
 }
 
 function control({ name, label, least, most, words, value, usual }) {
-  const change = (text) => (stop(), state.set({ [name]: text === usual ? "" : text, frame: "" }));
+  const change = (text) => (player.stop(), state.set({ [name]: text === usual ? "" : text, frame: "" }));
   if (words.length) {
     const select = html("select", { name, change: () => change(select.value) }, words.map((word) => html("option", { value: word, selected: word === value }, word)));
     return html("label", {}, label, select);
@@ -117,28 +117,17 @@ function show(frame, remember = true) {
   figure.show(frame);
   byId("seek").value = figure.frame;
   byId("frame").textContent = `frame ${figure.frame + 1} of ${step.picture.frames}`;
-  if (remember && !timer) state.set({ frame: String(figure.frame + 1) });
+  if (remember && !player.running) state.set({ frame: String(figure.frame + 1) });
 }
 
-function play() {
-  const tick = () => {
-    timer = setTimeout(tick, 1000 * step.picture.frame_s);
-    show(figure.frame + 1);
-  };
-  timer = setTimeout(tick, 0);
-  byId("play").textContent = "❚❚";
-  byId("play").setAttribute("aria-label", "Pause");
-}
+const player = new Player(byId("play"), {
+  wait: () => 1000 * step.picture.frame_s,
+  next: () => show(figure.frame + 1),
+  rest: () => show(figure.frame),
+  ready: () => step?.picture.frames > 1,
+});
 
-function stop() {
-  clearTimeout(timer);
-  timer = null;
-  byId("play").textContent = "▶";
-  byId("play").setAttribute("aria-label", "Play");
-}
-
-const toggle = () => (timer ? (stop(), show(figure.frame)) : step?.picture.frames > 1 && play());
-const turn = (by) => (stop(), show(figure.frame + by));
+const turn = (by) => (player.stop(), show(figure.frame + by));
 
 // ---- projection ----------------------------------------------------------------------------------------------
 
@@ -153,11 +142,10 @@ byId("before").addEventListener("click", () => open(step.before));
 byId("after").addEventListener("click", () => open(step.after));
 byId("back").addEventListener("click", () => turn(-1));
 byId("forth").addEventListener("click", () => turn(1));
-byId("play").addEventListener("click", toggle);
 byId("project").addEventListener("click", project);
 byId("seek").addEventListener("input", () => {
   const frame = Number(byId("seek").value);
-  stop();
+  player.stop();
   show(frame);
 });
 onKey("ArrowRight", () => open(step?.after));
@@ -168,7 +156,6 @@ onKey("Home", () => open(names[0]));
 onKey("End", () => open(names.at(-1)));
 onKey("ArrowDown", () => turn(1));
 onKey("ArrowUp", () => turn(-1));
-onKey(" ", toggle);
 onKey("+", () => nudge(1));
 onKey("-", () => nudge(-1));
 onKey("f", project);
