@@ -118,9 +118,11 @@ def test_shifted_inputs(window: Any) -> None:
     page.wait_for_selector("#panel canvas")
 
 
-def test_explanations_say_what_they_need(window: Any) -> None:
-    page = window.open(f"/inside?{NET}&tab=explain")
-    assert "convoxel explore RUN" in page.inner_text("#panel .error")
+def test_a_network_without_a_run_is_explained_by_occlusion(window: Any) -> None:
+    page = window.open(f"/inside?{NET.replace('pattern-2d', 'pattern-1d')}&tab=explain")
+    page.wait_for_selector("#panel select[aria-label='method']")
+    assert page.locator("#panel select[aria-label='method'] option").all_inner_texts() == ["occlusion"]
+    assert "predicted as it" in page.inner_text("#panel p >> nth=0")
 
 
 def test_tabs_by_keys(window: Any) -> None:

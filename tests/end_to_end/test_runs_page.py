@@ -114,10 +114,10 @@ def test_the_window_of_grey_values_is_set_by_level_and_width(window: Any, runs: 
     page = window.open(one(runs / "levels-2", "&case=v5"))
     page.wait_for_selector(".slice img")
     window.settle()
-    image, usual = page.locator(".slice img").first, page.locator("text=usual window")
+    image, usual = page.locator(".slice img").first, page.get_by_role("button", name="usual window")
     before = image.get_attribute("src")
     assert usual.is_disabled()
-    page.get_by_label("width").focus()
+    page.get_by_label("width", exact=True).focus()
     page.keyboard.press("Home")  # no width: black below the level, white above
     window.settle()
     assert image.get_attribute("src") != before and "low=" in page.url and "high=" in page.url

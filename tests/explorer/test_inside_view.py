@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from convoxel.explorer.feature_sheet import GAP, Sheet, coloured, draw_tile, joi
 from convoxel.explorer.image_frame import open_frame
 from convoxel.explorer.session import Session
 from convoxel.explorer.view import Answer, Picture, Query, plain
+from convoxel.lookup import GivenNetwork
 from tests.support.drawing import check_texts
 
 WORDS = {
@@ -158,9 +160,43 @@ def test_shifts_are_measured(session: Session) -> None:
     assert three.shape[1] > 2 * three.shape[0]
 
 
-def test_explanations_need_a_run(session: Session) -> None:
-    with pytest.raises(ConfigError, match="run"):
-        ask(session, inside_view.explain, "picture")
+@pytest.mark.parametrize("kind", ["file", "module"])
+def test_occlusion_of_any_network_is_the_drop_of_its_score(tmp_path: Path, kind: str) -> None:
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(
+        torch.nn.Conv2d(1, 3, 3, padding=1), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(2), torch.nn.Flatten(),
+        torch.nn.Linear(12, 4),
+    )  # fmt: skip
+    np.save(image := tmp_path / "image.npy", np.random.default_rng(0).standard_normal((8, 16)).astype(np.float32))
+    cx.compile(net, torch.zeros(1, 1, 8, 16)).save(tmp_path / "net.cvx")
+    given = GivenNetwork.of(net, (1, 1, 8, 16))
+    word = str(tmp_path / "net.cvx") if kind == "file" else given.word
+    session, words = Session.of([word, str(image)]), (("net", word), ("image", str(image)), ("class", "2"))
+    told = inside_view.explain(session, Query(words))
+    assert told["method"] == "occlusion" and told["methods"] == ("occlusion",)
+    x = torch.from_numpy(open_frame(session, Query(words)).cut((0, 0), (8, 16)))
+    with torch.no_grad():
+        whole = float(net.eval()(x)[0, 2])
+        drops, seen = np.zeros((8, 16)), np.zeros((8, 16))
+        for row, column in itertools.product(range(8), range(15)):  # windows of 1 × 2 by 1
+            covered = x.clone()
+            covered[..., row, column : column + 2] = 0
+            drops[row, column : column + 2] += whole - float(net(covered)[0, 2])
+            seen[row, column : column + 2] += 1
+    found = told["maps"]["occlusion"]
+    assert told["target"]["score"] == pytest.approx(whole, abs=1e-5)
+    assert found["largest"] == pytest.approx((drops / seen).max(), abs=1e-5)
+    assert found["least"] == pytest.approx((drops / seen).min(), abs=1e-5)
+    heat = inside_view.heat(session, Query(words))
+    assert isinstance(heat, Picture) and Image.open(io.BytesIO(heat.content)).size == (16, 8)
+    with pytest.raises(ConfigError, match="class"):
+        inside_view.explain(session, Query((*words[:2], ("class", "9"))))
+
+
+def test_segmentations_are_explained_where_they_find_a_class(session: Session) -> None:
+    told = ask(session, inside_view.explain, "signal")
+    assert told["target"]["where"] == "region" and 0 < told["target"]["voxels"] <= 1024
+    assert "predicted as it" in told["text"] and told["maps"]["occlusion"]["unit"] == "logits"
 
 
 def test_sheets_have_room_for_all() -> None:

@@ -24,14 +24,18 @@ from convoxel.explorer.image_frame import ImageFrame, open_frame
 from convoxel.explorer.opened_image import find_place, png
 from convoxel.explorer.session import Session
 from convoxel.explorer.view import Picture, Query, View
+from convoxel.graph.load import load
 from convoxel.inspect.layer_output import Formula, formula, layer_outputs, layer_program
 from convoxel.inspect.record import Record, Step, open_source
 from convoxel.lookup import find_network, is_file, is_given
 
 if TYPE_CHECKING:
     from convoxel.files.values import Array, JsonObject
+    from convoxel.predict.explained_score import Where
+    from convoxel.predict.explanation import Explanation
 
 _MOST_MACS, _MOST_VOXELS = 60e9, {1: 1 << 20, 2: 640 * 640, 3: 64**3}
+_MOST_COVERED = 5e11  # multiply-adds of an occlusion
 _ROW = 1100
 _MOST_TERMS = 12  # of a formula
 _PATCH = {1: 16, 2: 8, 3: 4}
@@ -591,34 +595,86 @@ def shifted(session: Session, query: Query) -> Picture:
 
 def _explained(session: Session, query: Query) -> Any:
     frame = open_frame(session, query)
-    if frame.explained is None or frame.image.sample.source is None:
-        raise ConfigError(
-            "explain: maps of what speaks for a class need a trained run and an image file. Start the explorer with "
-            "them: convoxel explore RUN FOLDER."
-        )
-    method = check_choice("method", query.text("method", "gradcam++"), ("gradcam++", "occlusion"))
+    methods = ("gradcam++", "occlusion")
+    method = check_choice("method", query.text("method", "gradcam++"), methods)
     target = query.text("class") or None
     source = frame.image.sample.source
+    if frame.explained is None or source is None:  # no run, whose layers and classes Grad-CAM++ asks for
+        key = ("occluded", *_frame_key(frame), target)
+        return session.keep(key, lambda: _occlude(frame, target)), "occlusion", methods[1:]
 
     def measure() -> Any:
         from convoxel.train import explain
 
         return explain(frame.word, source, methods=[method], target=target, device="cpu")
 
-    return session.keep(("explain", *_frame_key(frame), method, target), measure), method
+    return session.keep(("explain", *_frame_key(frame), method, target), measure), method, methods
+
+
+def _occlude(frame: ImageFrame, target: str | None) -> Explanation:
+    """Return by how much a class's logit drops where windows cover the image, of any network.
+
+    Raises:
+        ConfigError: it would take minutes, or there is no such class.
+    """
+    import torch
+
+    from convoxel.predict.attribution import Windows, occlusion_drop
+    from convoxel.predict.explained_score import Target
+    from convoxel.predict.explanation import Attribution, Explanation
+
+    windows, size = Windows.over(frame.size), frame.size
+    macs = sum(step.macs for step in frame.subject.record.steps) * (windows.count(size) + 1)
+    if macs > _MOST_COVERED:
+        raise ConfigError(
+            f"explain: {windows.count(size)} windows over {say(size)} take {macs / 1e12:.3g} million million "
+            f"multiply-adds; up to {_MOST_COVERED / 1e12:g} are computed here. Choose a smaller image or network."
+        )
+    run: Callable[[Any], Any] = frame.module if frame.has_gradients else load(frame.word)
+    x = torch.from_numpy(frame.cut((0,) * len(size), size))
+    with torch.no_grad():
+        first = run(x)
+        if not isinstance(first, torch.Tensor) or first.ndim not in (2, 2 + len(size)):
+            raise ConfigError(f"explain: {frame.subject.name} returns no logits of classes. Choose another network.")
+        found = first[0].argmax(0)  # the class, or that of each voxel
+        usual = int(found) if first.ndim == 2 else int(found[found > 0].mode()[0]) if bool((found > 0).any()) else 0
+        number = int(target) if target is not None and target.isdecimal() and len(target) < 9 else usual
+        if (target is not None and not target.isdecimal()) or number >= first.shape[1]:
+            raise ConfigError(f"class: got {str(target)[:40]!r}; expected a number from 0 to {first.shape[1] - 1}.")
+
+        region = (found == number).float() if first.ndim > 2 else torch.ones(())
+        if not bool(region.any()):
+            raise ConfigError(f"class: no voxel is predicted as {number}. Choose another class.")
+
+        def score(images: Any) -> Any:
+            return (run(images)[:, number] * region).reshape(len(images), -1).sum(1, keepdim=True)
+
+        drop = occlusion_drop(score, x, windows).numpy()
+        value = float(score(x))
+    start, part = frame.spread((0,) * len(size), drop)
+    values = np.zeros(frame.image.size, np.float32)
+    values[tuple(slice(low, low + side) for low, side in zip(start, part.shape, strict=True))] = part
+    share = float(first.softmax(1)[0, number]) if first.ndim == 2 else None
+    unit = "logit" if first.ndim == 2 else "logits"
+    where: Where = "image" if first.ndim == 2 else "region"
+    voxels = 0 if first.ndim == 2 else int(region.sum())
+    about = Target(number, f"class {number}", where, (), voxels, value, share, unit)
+    notes = (f"Windows of {say(windows.window)} cover the image with its middle grey.",)
+    maps = {"occlusion": Attribution("occlusion", values, True, unit)}
+    return Explanation(frame.image.sample, about, maps, None, "", None, None, (), notes)
 
 
 def explain(session: Session, query: Query) -> JsonObject:
     """Return what speaks for a class in the image, by Grad-CAM++ or occlusion; see ``convoxel explain``."""
-    found, method = _explained(session, query)
-    return {**found.to_dict(), "method": method, "text": f"Explained: {found.subject}. {' '.join(found.notes)}",
-            "copies": []}  # fmt: skip
+    found, method, methods = _explained(session, query)
+    return {**found.to_dict(), "method": method, "methods": methods, "copies": [],
+            "text": f"Explained: {found.subject}. {' '.join(found.notes)}"}  # fmt: skip
 
 
 def heat(session: Session, query: Query) -> Picture:
     """Return a slice of that map, which covers more where it is larger; what speaks against the class is left out."""
     frame = open_frame(session, query)
-    found, method = _explained(session, query)
+    found, method, _ = _explained(session, query)
     values = found.maps[method].values
     image = frame.image
     plane = image.plane(query.text("plane", image.planes[0].name if image.planes else ""))

@@ -6,7 +6,7 @@ Nothing here is random: equal inputs give equal maps on one machine.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -75,14 +75,14 @@ def grad_cam(score: Score, images: Tensor, layer: str, known: Tensor | None = No
     return enlarged[0, 0]
 
 
-def occlusion_drop(score: Score, images: Tensor, windows: Windows, at_once: int = 1) -> Tensor:
+def occlusion_drop(score: Callable[[Tensor], Tensor], images: Tensor, windows: Windows, at_once: int = 1) -> Tensor:
     """Return by how much the score drops where a window covers the image: the mean over the windows of a place.
 
     Zeiler & Fergus 2014, https://arxiv.org/abs/1311.2901, computed by captum. A covered place is 0, the mean intensity
     of a normalised image.
 
     Args:
-        score: what is explained.
+        score: what is explained: a network, or any function of images that returns (n, 1).
         images: (1, channels, *spatial).
         windows: which places are covered, all channels of them.
         at_once: images in a forward pass (default 1).

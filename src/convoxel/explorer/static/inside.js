@@ -357,7 +357,7 @@ async function showExplain() {
   const asked = words("method", "class");
   const found = await ask("inside/explain", asked, "tab");
   if (!found) return null;
-  const method = html("select", { "aria-label": "method", change: (event) => state.set({ method: event.target.value }) }, ["gradcam++", "occlusion"].map((word) => html("option", { value: word }, word)));
+  const method = html("select", { "aria-label": "method", change: (event) => state.set({ method: event.target.value }) }, found.methods.map((word) => html("option", { value: word }, word)));
   method.value = found.method;
   const target = html("select", { "aria-label": "class", change: (event) => state.set({ class: event.target.value }) }, html("option", { value: "" }, "likeliest"), network.classes.map((name) => html("option", { value: name }, name)));
   target.value = state.get("class");
