@@ -180,7 +180,7 @@ def seed_files() -> list[bytes]:
     from torch import nn
 
     import convoxel as cx
-    from tests.native.test_c_api import Averaged, Skipped, noise
+    from tests.native.test_c_api import Resized, Skipped, noise, padded_as_tensorflow_does
 
     torch.manual_seed(0)
     x = noise(1, 2, 8, 8)
@@ -190,7 +190,8 @@ def seed_files() -> list[bytes]:
         nn.Flatten(), nn.Linear(4, 3), nn.Softmax(1),
     )  # fmt: skip
     whole = nn.Sequential(nn.Conv2d(2, 8, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(8, 4, 3))
-    programs: list[Any] = [cx.compile(net, x) for net in (Skipped(2), Averaged(), mixed)]
+    programs: list[Any] = [cx.compile(net, x) for net in (Skipped(2), Resized(), mixed)]
+    programs.append(cx.load(padded_as_tensorflow_does()))
     programs.append(cx.quantise(whole, [x], only_faster=False, max_loss=1))
     return [program.to_bytes() for program in programs]
 
