@@ -330,7 +330,8 @@ def _find_options(
                 continue
             cost = costs.of(made_layers, (seen, sort, made.scheme, made.ranks), seen, macs)
             if cost <= (1 - _LEAST_SAVING) * place.cost:
-                place.options.append(_Option(made, made_layers, macs, cost))
+                place.options.append(_Option(made, made_layers, macs, cost, made.error))
+        place.options = _front(place.options)  # coarser kernels that cost no less are not worth a run of the network
         for option in place.options:
             _put(work, name, option.layers)
             option.harm = harm.of(work)

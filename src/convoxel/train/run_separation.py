@@ -61,7 +61,7 @@ _CLOCKS = {"convoxel": time_engine, "torch": time_torch}
 # Share of the largest learning rate of the run: the network has been trained already.
 _TUNING_RATE = 0.1
 # Held-out samples by whose loss ranks are chosen; the whole validation part judges what they make.
-_JUDGED_SAMPLES = 8
+_JUDGED_SAMPLES = 4
 
 
 def separate_run(
