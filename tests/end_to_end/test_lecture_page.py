@@ -154,3 +154,15 @@ def test_phones_show_every_step(window: Any, step: str) -> None:
     page = window.open(f"/lecture?step={step}")
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     assert page.locator("#picture svg").bounding_box()["width"] > 100
+
+
+def test_every_control_is_reached_without_a_mouse(window: Any) -> None:
+    page = window.open("/lecture?step=interpolation")
+    page.locator("#controls [name='to']").focus()
+    page.keyboard.press("ArrowRight")
+    window.settle()
+    assert "to=7" in page.url and "step=interpolation" in page.url
+    page.keyboard.press("Escape")
+    page.keyboard.press("ArrowRight")
+    window.settle()
+    assert "step=interpolation-matrix" in page.url

@@ -138,6 +138,8 @@ function project() {
 }
 
 byId("controls").addEventListener("submit", (event) => event.preventDefault());
+// Within a control arrows change it; Escape gives them back to the steps.
+byId("controls").addEventListener("keydown", (event) => event.key === "Escape" && event.target.blur());
 byId("before").addEventListener("click", () => open(step.before));
 byId("after").addEventListener("click", () => open(step.after));
 byId("back").addEventListener("click", () => turn(-1));
