@@ -25,7 +25,7 @@ case "$target" in
     need x86_64-w64-mingw32-g++-posix g++-mingw-w64-x86-64-posix
     PATH="$PATH:/usr/lib/wine" need wine64 wine64
     system=(-DCMAKE_SYSTEM_NAME=Windows -DCMAKE_SYSTEM_PROCESSOR=x86_64 -DCMAKE_C_COMPILER=x86_64-w64-mingw32-gcc-posix
-            -DCMAKE_CXX_COMPILER=x86_64-w64-mingw32-g++-posix)
+            -DCMAKE_CXX_COMPILER=x86_64-w64-mingw32-g++-posix -DCMAKE_EXE_LINKER_FLAGS=-static)
     emulator="env WINEDEBUG=-all PATH=$PATH:/usr/lib/wine wine64"
     ;;
   *)
