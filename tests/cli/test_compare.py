@@ -159,6 +159,11 @@ def rewritten(run: Path, copy: Path, **changes: Any) -> Path:
 def test_runs_on_other_data_or_images_are_not_compared(runs: list[Path], tmp_path: Path) -> None:
     elsewhere = rewritten(runs[1], tmp_path / "elsewhere", fingerprint="0" * 64)
     fewer = rewritten(runs[1], tmp_path / "fewer", samples=lambda samples: samples[:50])
+    unknown = rewritten(runs[1], tmp_path / "unknown")
+    file = unknown / "evaluation.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "metric": None}))
+    first, second = compare_quality([runs[0], unknown])
+    assert first is not None and second is not None and first.best and not second.best and second.difference is not None
     open_one = rewritten(runs[1], tmp_path / "open")
     (open_one / "evaluation.json").unlink()
     found = compare_quality([*map(str, (runs[0], elsewhere, fewer, open_one, runs[1])), None])

@@ -67,6 +67,7 @@ def compare_quality(
 
 def _read(run: RunFolder, elsewhere: bool) -> _Measured:
     samples = mappings(run.evaluation.get("samples"))
+    graded = run.task, run.metric_name, tuple(run.classes)  # the mean over labels is not that over regions
     metric = number(run.evaluation.get("metric"))
     data, fingerprint = str(run.data.get("data_name") or "unnamed data"), str(run.data.get("fingerprint"))
     if elsewhere:
@@ -74,11 +75,11 @@ def _read(run: RunFolder, elsewhere: bool) -> _Measured:
     if run.evaluation and samples:
         names = frozenset(str(sample.get("name")) for sample in samples)
         basis = f"{data}, {len(samples)} {'' if elsewhere else 'held-out '}image{'' if len(samples) == 1 else 's'}"
-        return _Measured(run, (run.task, fingerprint, names), metric, read_cases(samples), basis)
+        return _Measured(run, (*graded, fingerprint, names), metric, read_cases(samples), basis)
     # Not closed yet: the best validation so far, whose images follow from these entries.
     split = tuple(str(run.config.get(name)) for name in ("validation", "seed", "gap"))
     metric = metric if metric is not None else number(run.best_row.get("metric"))
-    return _Measured(run, (run.task, fingerprint, split), metric, {}, f"{data}, the best validation so far")
+    return _Measured(run, (*graded, fingerprint, split), metric, {}, f"{data}, the best validation so far")
 
 
 def _judge(each: _Measured, others: list[_Measured], keys: list[tuple[object, ...]]) -> Quality:
@@ -92,7 +93,7 @@ def _judge(each: _Measured, others: list[_Measured], keys: list[tuple[object, ..
         per_class=mapping(run.evaluation.get("per_class")) or mapping(run.best_row.get("per_class")),
         group=_letter(keys.index(each.key)) if len(keys) > 1 else "",
         basis=each.basis,
-        best=best is each and len(rivals) > 1,
+        best=best is each and sum(other.key == each.key for other in others) > 1,
         interval=_interval(run, cases),
         spread=Spread.of([case.value for case in cases]),
         difference=None if best is each else _differ(each, best),

@@ -233,7 +233,7 @@ def basis(rows: Sequence[Contender]) -> list[str]:
     lines = [f"Measured on {words}." for words in said.values()]
     if len(lines) > 1:
         within = "; ".join(f"{group}: {words}" for group, words in said.items())
-        lines = [f"Other data or other images were held out, so qualities compare only within: {within}."]
+        lines = [f"Other data, images or classes were held out, so qualities compare only within: {within}."]
     if any(row.quality is not None and row.quality.interval is not None for row in rows):
         lines.append(f"Intervals hold {100 * LEVEL:g} % over such images; another seed of training may change more.")
     qualities = [row.quality for row in rows if row.quality is not None]
