@@ -18,6 +18,7 @@ from scipy import stats
 
 from convoxel.bench.clock import interleave
 from convoxel.bench.run_quality import compare_quality
+from convoxel.bench.seed_groups import group_seeds
 from convoxel.cli import main
 from convoxel.draw.comparison_chart import Contender, Quality, basis, comparison, save_comparison
 from convoxel.draw.letter import text_width
@@ -307,3 +308,25 @@ def test_figure_refuses(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"nowhere.*folder does not exist"):
         save_comparison(ROWS, tmp_path / "nowhere" / "figure.svg")
     assert save_comparison(ROWS, tmp_path / "a.b") == (tmp_path / "a.b.svg", tmp_path / "a.b.png")
+
+
+def test_effects_are_told_apart_from_seeds(
+    capsys: pytest.CaptureFixture[str], runs: list[Path], tmp_path: Path
+) -> None:
+    again = []
+    for seed in (1, 2):
+        config = TrainConfig.from_yaml(runs[0] / "config.yaml").model_copy(update={"seed": seed})
+        again.append(tmp_path / f"seed{seed}")
+        shutil.copytree(runs[0], again[-1])
+        (again[-1] / "config.yaml").write_text(config.to_yaml())
+    metrics = dict(zip("abcd", (0.5, 0.7, 0.9, 0.4), strict=True))
+    folders = [runs[0], *again, runs[1]]
+    plain, other = group_seeds({name: (folder, metrics[name]) for name, folder in zip("abcd", folders, strict=True)})
+    assert plain.runs == ("a", "b", "c") and plain.mean == pytest.approx(0.7) and other.runs == ("d",)
+    assert plain.deviation == pytest.approx(0.2) and other.deviation is None
+    assert "model=course_vgg" in plain.changed and "model=resnet18" in other.changed
+    assert not any(each.startswith(("seed", "output")) for each in plain.changed)
+    shown = output(capsys, "compare", *folders, "--no-time")
+    assert "what differs" in shown and "± over seeds" in shown and "model=resnet18" in shown
+    assert "the seed alone" in output(capsys, "compare", *folders[:3], "--no-time")
+    assert "to tell effects from chance" in output(capsys, "compare", *runs, "--no-time")

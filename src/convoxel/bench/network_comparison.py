@@ -170,4 +170,5 @@ def _contender(each: _Chosen, summary: Summary, latency_s: float | None, quality
         whole=bool(summary.field and any(summary.field.whole)),
         latency_s=latency_s,
         quality=quality,
+        run=each.word if is_run(each.word) else None,
     )

@@ -150,8 +150,30 @@ def _print_quality(screen: Screen, rows: list[Contender], measured: bool) -> Non
     screen.table(headings, cells)
     for line in basis(rows):
         screen.say(line)
+    _print_seeds(screen, rows)
     if measured:
         _print_metrics(screen, found)
+
+
+def _print_seeds(screen: Screen, rows: list[Contender]) -> None:
+    """Print which settings the runs differ in; where seeds alone differ, mean and deviation over these."""
+    from convoxel.bench.seed_groups import group_seeds
+
+    runs = {row.name: (row.run, row.quality.metric) for row in rows
+            if row.run is not None and row.quality is not None and row.quality.metric is not None}  # fmt: skip
+    if len(runs) < 2:
+        return
+    groups = group_seeds(runs)
+    cells = (
+        (", ".join(each.changed) or "the seed alone", len(each.runs), number(each.mean), number(each.deviation))
+        for each in groups
+    )
+    screen.say()
+    screen.table("what differs|>seeds|>mean|>± over seeds", cells)
+    if all(each.deviation is None for each in groups):
+        screen.say(
+            "Train each with several seeds (--seed 1, --seed 2 …) and compare them all to tell effects from chance."
+        )
 
 
 def _print_metrics(screen: Screen, found: list[tuple[str, Quality]]) -> None:

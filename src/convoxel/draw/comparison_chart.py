@@ -102,6 +102,7 @@ class Contender:
         whole: whether every output sees the whole image beside that, by global pooling for instance.
         latency_s: time of one run on our engine; None if not measured.
         quality: what its training reached; None without a training run.
+        run: folder of that run; None without one.
     """
 
     name: str
@@ -112,6 +113,7 @@ class Contender:
     whole: bool = False
     latency_s: float | None = None
     quality: Quality | None = None
+    run: str | None = None
 
     @property
     def reach(self) -> float | None:
