@@ -1,4 +1,4 @@
-"""Malformed models: every class is refused with the node and the reason, in two seconds and half a gigabyte.
+"""Malformed models: every class is refused with the node and the reason, in two seconds of work and half a gigabyte.
 
 The cases run once, in a process of their own with limited memory (``malformed_files``); each test reads its line.
 """
