@@ -80,6 +80,8 @@ _BASES: Sequence[Sequence[str]] = (
     ("draw", "resize", "--size", "3x3", "--to", "6x6", "--svg", "{out}/a.svg"),
     ("draw", "shuffle", "--size", "2x3", "--factor", "2", "--svg", "{out}/a.svg"),
     ("draw", "deform", "--size", "6x6", "--offset", "0.8", "--svg", "{out}/a.svg"),
+    ("draw", "dynamic", "--size", "5x5", "--svg", "{out}/a.svg"),
+    ("draw", "linearity", "--operator", "max_pool", "--svg", "{out}/a.svg"),
     ("draw", "channels", "--in", "3", "--out", "5", "--svg", "{out}/a.svg"),
     ("draw", "separable", "--w", "1 0 -1; 2 0 -2; 1 0 -1", "--svg", "{out}/a.svg"),
     ("draw", "prior", "--size", "3x3", "--kernel", "2", "--svg", "{out}/a.svg"),

@@ -18,8 +18,8 @@ def scaling(study: ScalingStudy) -> Figure:
         study: of :func:`convoxel.train.scaling_study.study_scaling`.
 
     >>> from convoxel.train.scaling_study import Scaled, ScalingStudy
-    >>> rows = [Scaled(f"width={w}", {"width": w}, (1, 1, 8, 8), w * 10, w * 99, w / 9, 1.0, 5) for w in (1, 2)]
-    >>> scaling(ScalingStudy(tuple(rows), "resnet18", "digits", "accuracy")).title
+    >>> row = Scaled("width=1", {"width": 1}, (1, 1, 8, 8), 10, 99, 0.9, 1.0, 5, "accuracy")
+    >>> scaling(ScalingStudy((row,), "resnet18", "digits", "accuracy")).title
     'resnet18 on digits: accuracy against scale'
     """
     panels = [
