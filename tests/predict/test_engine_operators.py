@@ -166,6 +166,16 @@ def test_layers_that_normalise_and_activate(dims: int, norm: str, activation: nn
         assert (one.double() - other).norm() <= 1e-5 * other.double().norm()
 
 
+def test_running_variances_of_constant_channels_are_not_negative() -> None:
+    layer = nn.BatchNorm3d(64, momentum=1.0)
+    x = torch.rand(1, 64, 1, 1, 1).expand(2, 64, 8, 8, 8).contiguous()
+    with EngineOperators():
+        layer(x)
+    assert layer.running_var is not None and layer.running_mean is not None
+    assert 0 <= layer.running_var.min() <= layer.running_var.max() < 1e-9
+    assert torch.allclose(layer.running_mean, x[0, :, 0, 0, 0], rtol=1e-6)
+
+
 def test_an_activation_of_something_else_is_recorded_as_ever() -> None:
     """A tensor that is used before it is changed keeps its own gradient."""
     layer = nn.BatchNorm2d(8)
@@ -269,5 +279,7 @@ def test_mistakes_are_told_by_pytorch() -> None:
         nn.Conv2d(4, 4, 3)(torch.randn(2, 3, 64, 64))
     with EngineOperators(), pytest.raises(RuntimeError, match="negative padding"):
         torch.conv3d(torch.randn(1, 2, 40, 40, 40), torch.randn(2, 2, 3, 3, 3, requires_grad=True), padding=-1)
+    with EngineOperators(), pytest.raises(ValueError, match="more than 1 value per channel"):
+        nn.BatchNorm3d(60_000)(torch.randn(1, 60_000, 1, 1, 1))
     with EngineOperators(), pytest.raises(ValueError, match="more than 1 spatial element"):
         nn.InstanceNorm3d(300, affine=True)(torch.randn(200, 300, 1, 1, 1))

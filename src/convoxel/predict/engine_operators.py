@@ -375,7 +375,7 @@ def _batch_norm(
     input: Tensor, running_mean: Tensor | None = None, running_var: Tensor | None = None, weight: Tensor | None = None,
     bias: Tensor | None = None, training: bool = False, momentum: float = 0.1, eps: float = 1e-5,
 ) -> Tensor | None:  # fmt: skip
-    if not training:
+    if not training or input.numel() == input.shape[1]:
         return None
     return _normalise(input, weight, bias, eps, True, running_mean, running_var, momentum)
 
@@ -393,7 +393,8 @@ def _normalise(
         count = x.numel() // x.shape[1]
         with torch.no_grad():
             mean, _, inverse = statistics[0]
-            variance = (inverse.double().pow(-2) - eps).mul_(count / (count - 1)).float()
+            # Where channels are constant, the rounding of the inverse may leave less than nothing.
+            variance = (inverse.double().pow(-2) - eps).clamp_(min=0).mul_(count / (count - 1)).float()
             running_mean.lerp_(mean, momentum)
             running_var.lerp_(variance, momentum)
     result: Tensor = found
