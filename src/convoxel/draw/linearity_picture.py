@@ -13,8 +13,7 @@ from numpy.typing import ArrayLike
 from convoxel.draw.board import CELL, DONE, MOST_FRAMES, PADDING, TAP, Board, Frame, Grid, Place, joined, small_numbers
 from convoxel.draw.figure import Figure
 from convoxel.draw.quantity import sizes, spelled
-from convoxel.draw.sampling_picture import given_values
-from convoxel.draw.scan import each_axis
+from convoxel.draw.sampling_picture import given_values, interpolated_sizes, interpolation
 from convoxel.errors import ConfigError, check_choice
 from convoxel.files.values import Array
 
@@ -57,11 +56,7 @@ def resize_matrix(
     >>> resize_matrix(2, 4, x=[0, 4]).text
     'Interpolation (linear) of 2 to 4 as a matrix of 4 × 2, 6 of 8 entries not zero; every row sums to 1.'
     """
-    from convoxel.nn import functional
-
-    check_choice("mode", mode, functional.RESIZE_MODES)
-    lengths = (size,) if isinstance(size, int) else tuple(size)
-    wanted = each_axis("to", to, len(lengths))
+    lengths, wanted = interpolated_sizes(size, to, mode)
     rows, columns = math.prod(wanted), math.prod(lengths)
     if rows * columns > _MOST or rows > MOST_FRAMES:
         raise ConfigError(
@@ -69,8 +64,7 @@ def resize_matrix(
             f"{_MOST} are read. Give smaller sizes, or leave the matrix out."
         )
     values = given_values("resize", x, lengths)
-    options: dict[str, Any] = {"mode": mode, "order_of_spline": order, "align_corners": align_corners}
-    matrix = np.asarray(functional.resize_matrix(lengths, wanted, form="dense", **options), np.float64)
+    matrix, word = interpolation(lengths, wanted, mode, order, align_corners)
     held = np.abs(matrix) > 1e-9
     result = matrix @ values.ravel().astype(np.float64)
     grids = [
@@ -78,10 +72,8 @@ def resize_matrix(
         Grid("x", values.reshape(-1, 1)),
         Grid("y = R x", _tidy(result).reshape(-1, 1), result=True),
     ]
-    name = f"spline of order {order}" if mode == "spline" else mode
-    corners = ", corners aligned" if align_corners else ""
     board = Board(
-        f"Interpolation ({name}{corners}) as a matrix, {sizes(lengths)} to {sizes(wanted)}",
+        f"Interpolation ({word}) as a matrix, {sizes(lengths)} to {sizes(wanted)}",
         ["The weights depend on the places alone, not on the values: interpolation is a linear operation."],
         grids,
         least_pitch=42.0 if rows <= 16 else 34.0,
@@ -96,7 +88,7 @@ def resize_matrix(
         )  # fmt: skip
         frames.append(Frame(f"output {joined(output)} = {terms}{more} = {spelled(_short(result[row]))}", marks))
     sums = "every row sums to 1" if np.allclose(matrix.sum(axis=1), 1) else "rows do not all sum to 1"
-    text = f"Interpolation ({name}{corners}) of {sizes(lengths)} to {sizes(wanted)} as a matrix of {rows} × {columns}, "
+    text = f"Interpolation ({word}) of {sizes(lengths)} to {sizes(wanted)} as a matrix of {rows} × {columns}, "
     text += f"{int(held.sum())} of {held.size} entries not zero; {sums}."
     entries = [(CELL, "weights, inputs"), (PADDING, "zero"), (TAP, "row of the output"), (DONE, "output")]
     return board.figure(frames, text, entries=entries, step_s=step_s)

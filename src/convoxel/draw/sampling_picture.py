@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from convoxel.arithmetic import pool_size, resolve_padding
 from convoxel.arithmetic.window import Pair
@@ -190,6 +190,27 @@ def unpool(
     return board.figure(frames, text, entries=entries, step_s=step_s)
 
 
+def interpolated_sizes(size: Numbers, to: Numbers, mode: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return input size and wanted size of every axis, of an interpolation that is known."""
+    from convoxel.nn import functional
+
+    check_choice("mode", mode, functional.RESIZE_MODES)
+    lengths = (size,) if isinstance(size, int) else tuple(size)
+    return lengths, each_axis("to", to, len(lengths))
+
+
+def interpolation(
+    lengths: Sequence[int], wanted: Sequence[int], mode: str, order: int, align_corners: bool
+) -> tuple[NDArray[np.float64], str]:
+    """Return the matrix (outputs, inputs) of an interpolation, and its name."""
+    from convoxel.nn import functional
+
+    options: dict[str, Any] = {"mode": mode, "order_of_spline": order, "align_corners": align_corners}
+    matrix = np.asarray(functional.resize_matrix(lengths, wanted, form="dense", **options), np.float64)
+    name = f"spline of order {order}" if mode == "spline" else mode
+    return matrix, name + (", corners aligned" if align_corners else "")
+
+
 def resize(
     size: Numbers = (3, 3),
     to: Numbers = (6, 6),
@@ -218,22 +239,15 @@ def resize(
     >>> resize(2, 4, x=[0, 4]).text
     'Interpolation (linear) of 2 numbers to 4: 0, 1, 3, 4.'
     """
-    from convoxel.nn import functional
-
-    check_choice("mode", mode, functional.RESIZE_MODES)
-    lengths = (size,) if isinstance(size, int) else tuple(size)
-    wanted = each_axis("to", to, len(lengths))
+    lengths, wanted = interpolated_sizes(size, to, mode)
     if math.prod(wanted) > 400 or math.prod(lengths) > 400:
         raise ConfigError(f"resize: {sizes(lengths)} to {sizes(wanted)} are too many numbers to watch; up to 400 are.")
     values = given_values("resize", x, lengths)
-    options: dict[str, Any] = {"mode": mode, "order_of_spline": order, "align_corners": align_corners}
-    matrix = np.asarray(functional.resize_matrix(lengths, wanted, form="dense", **options), np.float64)
+    matrix, word = interpolation(lengths, wanted, mode, order, align_corners)
     result = (matrix @ values.ravel().astype(np.float64)).reshape(wanted)
-    name = {"linear": "linear", "cubic": "cubic", "spline": f"spline of order {order}"}.get(mode, mode)
-    corners = ", corners aligned" if align_corners else ""
     lines = ["Every output is a weighted sum of inputs, so the map is linear: y = R x."]
     grids = [Grid(f"input {sizes(lengths)}", values), Grid(f"output {sizes(wanted)}", result, result=True)]
-    board = Board(f"Interpolation ({name}{corners}), {sizes(lengths)} to {sizes(wanted)}", lines, grids)
+    board = Board(f"Interpolation ({word}), {sizes(lengths)} to {sizes(wanted)}", lines, grids)
     frames = []
     for row, output in zip(matrix, itertools.product(*map(range, wanted)), strict=True):
         weights = {
@@ -249,7 +263,7 @@ def resize(
     grids[1] = Grid(grids[1].name, np.vectorize(_tidy)(result), result=True)
     board.grids = grids
     entries = [(CELL, "input"), (TAP, "read, with its weight"), (DONE, "output")]
-    text = f"Interpolation ({name}{corners}) of {sizes(lengths)} numbers to {sizes(wanted)}: "
+    text = f"Interpolation ({word}) of {sizes(lengths)} numbers to {sizes(wanted)}: "
     text += ", ".join(spelled(_tidy(value)) for value in result.ravel()[:64]) + "."
     return board.figure(frames, text, entries=entries, step_s=step_s)
 
